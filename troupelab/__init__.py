@@ -1,0 +1,102 @@
+"""TroupeLab: LLM-persona simulations on a concurrent engine, watched and tuned while they run.
+
+```python
+import troupelab as tl
+
+run = tl.Run("product_launch", tl.ScriptedModel(seed=7), limits=tl.Limits(recent_max_records=100), seed=7)
+tl.Dashboard(run)          # in a notebook; or tl.Lab() to choose everything with widgets
+run.start()
+run.limits.update(recent_max_records=50, note="smaller window")
+run.frames.memory          # pandas
+```
+
+The public names are those of `__all__`. Each is loaded when it is first used, so that importing the package is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from troupelab.dashboard import Dashboard, Lab, report
+    from troupelab.errors import (
+        InputError,
+        LimitError,
+        MissingPackageError,
+        ModelError,
+        ModelTimeoutError,
+        PersonaError,
+        ReplyError,
+        RunError,
+        TroupeLabError,
+        WorldError,
+    )
+    from troupelab.limits import Limits, LiveLimits
+    from troupelab.memory.memory import Memory
+    from troupelab.models import ChatMessage, Model, Reply, Request, ScriptedModel
+    from troupelab.people.persona import Fragment, Persona
+    from troupelab.people.world import World
+    from troupelab.run import Run, runs
+    from troupelab.text.embed import Embedder, HashingEmbedder
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "troupelab.dashboard": ("Dashboard", "Lab", "report"),
+    "troupelab.errors": (
+        "InputError", "LimitError", "MissingPackageError", "ModelError", "ModelTimeoutError", "PersonaError", "ReplyError",
+        "RunError", "TroupeLabError", "WorldError",
+    ),
+    "troupelab.limits": ("Limits", "LiveLimits"),
+    "troupelab.memory.memory": ("Memory",),
+    "troupelab.models": ("ChatMessage", "Model", "Reply", "Request", "ScriptedModel"),
+    "troupelab.people.persona": ("Fragment", "Persona"),
+    "troupelab.people.world": ("World",),
+    "troupelab.run": ("Run", "runs"),
+    "troupelab.text.embed": ("Embedder", "HashingEmbedder"),
+}  # fmt: skip
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "ChatMessage",
+    "Dashboard",
+    "Embedder",
+    "Fragment",
+    "HashingEmbedder",
+    "InputError",
+    "Lab",
+    "LimitError",
+    "Limits",
+    "LiveLimits",
+    "Memory",
+    "MissingPackageError",
+    "Model",
+    "ModelError",
+    "ModelTimeoutError",
+    "Persona",
+    "PersonaError",
+    "Reply",
+    "ReplyError",
+    "Request",
+    "Run",
+    "RunError",
+    "ScriptedModel",
+    "TroupeLabError",
+    "World",
+    "WorldError",
+    "__version__",
+    "report",
+    "runs",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'troupelab' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOME_OF[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""What it costs: one module for each benchmark, all of which speak one language."""

@@ -1,0 +1,67 @@
+"""Benchmark: how near the engine comes to its schedule, and what an act costs.
+
+Efficiency is the time that a simulation without overhead takes for the same acts, over the wall time. The durations of the
+acts are the latencies that the scripted model drew, not those that the engine measured: time that the engine loses while it waits
+for a slot to be noticed counts against it. CPU is that of the whole process, the scripted model's own work included.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from troupelab.bench.harness import report
+from troupelab.engine.schedule import PlayedStep, lockstep_efficiency
+from troupelab.ids import draw
+from troupelab.limits import Limits
+from troupelab.models.scripted import ScriptedModel
+from troupelab.people.world import World
+from troupelab.run import Run
+from troupelab.text.embed import HashingEmbedder
+
+__all__ = ["run"]
+
+_SEED = 7
+
+
+def run(*, quick: bool = False) -> dict[str, object]:
+    """Measure and report; `quick` takes shorter calls and fewer repetitions, to try the benchmark itself."""
+    scale = 0.1 if quick else 1.0
+
+    def measure() -> Mapping[str, float]:
+        return {
+            "efficiency_100x100": _efficiency(100, 100, 5, 1.0 * scale),
+            "efficiency_1000x100": _efficiency(1_000, 100, 3, 1.0 * scale),
+            "efficiency_100x100_100ms": _efficiency(100, 100, 20, 0.1),
+            "efficiency_1000x100_100ms": _efficiency(1_000, 100, 3, 0.1),
+            "cpu_ms_per_act": _cpu_ms(vectors=False),
+            "cpu_ms_per_act_vectors": _cpu_ms(vectors=True),
+        }
+
+    return report("engine", measure, 1 if quick else 3)
+
+
+def _efficiency(agents: int, slots: int, steps: int, latency_s: float) -> float:
+    model = ScriptedModel(_SEED, latency_s=latency_s, latency_sigma=0.5)
+    world = World.sample(agents, seed=_SEED)
+    limits = Limits(max_concurrency=slots)
+    played = Run(world, model, limits=limits, steps=steps, seed=_SEED).start().wait()
+    rows = played.recorder.read("steps").columns
+    walls = (rows["end_s"] - rows["start_s"]).tolist()
+    drawn = [
+        [model.draw_latency_s(draw(_SEED, "act", agent, step)) for agent in range(agents)] for step in range(steps)
+    ]
+    return lockstep_efficiency(
+        PlayedStep(durations, slots, wall) for durations, wall in zip(drawn, walls, strict=True)
+    ).value
+
+
+def _cpu_ms(*, vectors: bool) -> float:
+    """CPU of an act with no waiting at all, long enough that consolidation has its usual share."""
+    model = ScriptedModel(_SEED, latency_s=0.0)
+    world = World.sample(100, seed=_SEED)
+    embedder = HashingEmbedder() if vectors else None
+    run = Run(world, model, limits=Limits(max_concurrency=100), steps=100, seed=_SEED, embedder=embedder)
+    began = time.process_time()
+    run.start().wait()
+    return (time.process_time() - began) * 1000 / run.progress().acts_done

@@ -1,0 +1,253 @@
+"""The command line: `troupelab lab | run | bench | doctor`.
+
+Main thread only. Errors of ours end it with one sentence and exit code 2; a failed run or check with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import webbrowser
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from troupelab import __version__, _platform
+from troupelab._share import shared_folder
+from troupelab.errors import LimitError, MissingPackageError, TroupeLabError
+
+if TYPE_CHECKING:
+    from troupelab.limits import Limits, Number
+    from troupelab.run import Run
+
+__all__ = ["main"]
+
+_QUICKSTART = "01_quickstart.ipynb"
+_FIRST_PORT = 8888
+_BENCHMARKS = ("engine",)
+_TABLE = (
+    "state", "agents", "steps", "acts", "calls", "records", "consolidations", "notes", "errors", "latency_p50_s",
+    "latency_p95_s", "wall_s", "efficiency", "peak_rss_mb", "transcript_sha256",
+)  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        arguments: what follows `troupelab`; None for the process's own.
+    """
+    parsed = _parser().parse_args(arguments)
+    try:
+        code: int = parsed.command(parsed)
+    except TroupeLabError as error:
+        print(f"troupelab: {error}", file=sys.stderr)
+        return 2
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="troupelab", description="LLM-persona simulations that can be watched and tuned while they run"
+    )
+    parser.add_argument("--version", action="version", version=f"troupelab {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    lab = commands.add_parser("lab", help="open JupyterLab on the quickstart notebook")
+    lab.add_argument("--port", type=int, help=f"port to listen on (default: the first free one from {_FIRST_PORT})")
+    lab.add_argument("--no-browser", action="store_true", help="only print the address")
+    lab.set_defaults(command=_lab)
+
+    run = commands.add_parser(
+        "run", help="play a world without a notebook", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    run.add_argument("world", help="a world's name or file")
+    run.add_argument("--agents", type=int, help="how many agents, where the world draws them")
+    run.add_argument("--steps", type=int, help="how many steps (default: what the world suggests)")
+    run.add_argument("--seed", type=int, default=0, help="of every draw")
+    run.add_argument("--latency-s", type=float, default=0.3, help="median time of a model call")
+    run.add_argument("--latency-sigma", type=float, default=0.5, help="spread of that time")
+    run.add_argument("--limits", type=Path, help="a TOML file of limits")
+    run.add_argument("--max-concurrency", type=int, help="calls in flight")
+    run.add_argument(
+        "--limit", action="append", default=[], metavar="NAME=VALUE", help="set any limit; may be repeated"
+    )
+    run.add_argument("--json", action="store_true", help="print the summary as JSON")
+    run.add_argument("--html", type=Path, metavar="FILE", help="write a report page")
+    run.set_defaults(command=_run)
+
+    bench = commands.add_parser("bench", help="measure what it costs")
+    bench.add_argument("name", choices=_BENCHMARKS)
+    bench.add_argument("--json", action="store_true", help="print one JSON object")
+    bench.add_argument("--quick", action="store_true", help="a short try-out, not to be quoted")
+    bench.set_defaults(command=_bench)
+
+    doctor = commands.add_parser("doctor", help="say what is installed, what is missing, and what mends it")
+    doctor.set_defaults(command=_doctor)
+    return parser
+
+
+# ---------------------------------------------------------------------- run
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    from troupelab.models.scripted import ScriptedModel
+    from troupelab.people.world import World
+    from troupelab.run import Run
+
+    if parsed.latency_s < 0 or parsed.latency_sigma < 0:
+        raise LimitError("--latency-s and --latency-sigma must not be negative")
+    world = World.load(parsed.world, agents=parsed.agents, seed=parsed.seed)
+    model = ScriptedModel(parsed.seed, latency_s=parsed.latency_s, latency_sigma=parsed.latency_sigma)
+    run = Run(world, model, limits=_limits(parsed), steps=parsed.steps, seed=parsed.seed)
+    interrupted = _play(run)
+    summary = run.summary()
+    if parsed.json:
+        print(json.dumps(summary, indent=2))
+    else:
+        print("\n".join(f"{name:>18}  {summary[name]}" for name in _TABLE))
+    if parsed.html is not None:
+        from troupelab.dashboard import report
+
+        print(f"report: {report(run, parsed.html)}", file=sys.stderr)
+    return 130 if interrupted else 0
+
+
+def _play(run: Run) -> bool:
+    """Play to the end with a progress bar on standard error; tell whether the user broke it off."""
+    from tqdm import tqdm
+
+    run.start()
+    total = run.progress().acts_total
+    with tqdm(total=total, unit="act", desc=run.name, disable=not sys.stderr.isatty()) as bar:
+        interrupted = False
+        while True:
+            try:
+                run.wait(timeout=0.1)
+            except TimeoutError:
+                bar.update(run.progress().acts_done - bar.n)
+                continue
+            except KeyboardInterrupt:
+                interrupted = True
+                run.stop(now=True)
+                continue
+            bar.update(run.progress().acts_done - bar.n)
+            return interrupted
+
+
+def _limits(parsed: argparse.Namespace) -> Limits:
+    from troupelab.limits import Limits
+
+    limits = Limits() if parsed.limits is None else Limits.from_toml(parsed.limits)
+    changes = dict(map(_assignment, parsed.limit))
+    if parsed.max_concurrency is not None:
+        changes["max_concurrency"] = parsed.max_concurrency
+    return limits.replace(**changes)
+
+
+def _assignment(text: str) -> tuple[str, Number]:
+    name, _, value = text.partition("=")
+    if value.lower() == "none":
+        return name, None
+    try:
+        return name, int(value)
+    except ValueError:
+        try:
+            return name, float(value)
+        except ValueError as error:
+            raise LimitError(f"--limit takes NAME=VALUE with a number or none, not {text!r}") from error
+
+
+# ---------------------------------------------------------------------- lab
+
+
+def _lab(parsed: argparse.Namespace) -> int:
+    if find_spec("jupyterlab") is None:
+        raise MissingPackageError('the lab needs JupyterLab: pip install "troupelab[lab]"')
+    notebook = _notebook()
+    port = parsed.port or _free_port()
+    token = secrets.token_hex(16)
+    open_browser = not parsed.no_browser and _has_browser()
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        notebook.name,
+        "--ip=127.0.0.1",
+        f"--port={port}",
+        "--ServerApp.port_retries=0",
+    ]
+    command += ["--allow-root"] if _platform.is_root() else []
+    command += [] if open_browser else ["--no-browser"]
+    print(f"TroupeLab: http://127.0.0.1:{port}/lab/tree/{notebook.name}?token={token}", flush=True)
+    print("Stop it with Ctrl-C.", flush=True)
+    # The token goes by the environment: a command line can be read by other users of the machine.
+    environment = {**os.environ, "JUPYTER_TOKEN": token}
+    try:
+        return subprocess.run(command, cwd=notebook.parent, env=environment, check=False).returncode  # noqa: S603
+    except KeyboardInterrupt:
+        return 0
+
+
+def _notebook() -> Path:
+    """The quickstart: in a checkout where it lies, from a wheel a copy in the working folder (an older copy is kept)."""
+    source = shared_folder("notebooks")
+    if source.parent.name != "_share":
+        return source / _QUICKSTART
+    target = Path.cwd() / "notebooks"
+    target.mkdir(exist_ok=True)
+    for file in sorted(source.glob("*.ipynb")):
+        if not (target / file.name).exists():
+            shutil.copyfile(file, target / file.name)
+    return target / _QUICKSTART
+
+
+def _free_port() -> int:
+    for port in range(_FIRST_PORT, _FIRST_PORT + 100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+    return 0
+
+
+def _has_browser() -> bool:
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return False
+    try:
+        webbrowser.get()
+    except webbrowser.Error:
+        return False
+    return True
+
+
+# ---------------------------------------------------------------------- bench and doctor
+
+
+def _bench(parsed: argparse.Namespace) -> int:
+    from importlib import import_module
+
+    result = import_module(f"troupelab.bench.{parsed.name}").run(quick=parsed.quick)
+    if parsed.json:
+        print(json.dumps(result, indent=2))
+    else:
+        print("\n".join(f"{key:>28}  {value}  {result['spread'][key]}" for key, value in result["figures"].items()))
+    return 0
+
+
+def _doctor(parsed: argparse.Namespace) -> int:
+    from troupelab.doctor import examine
+
+    healthy = True
+    for finding in examine():
+        mark = "ok " if finding.ok else ("NO " if finding.needed else "-  ")
+        print(f"{mark} {finding.name:<16} {finding.state}" + (f"   ->  {finding.remedy}" if finding.remedy else ""))
+        healthy &= finding.ok or not finding.needed
+    print("All that is needed is there." if healthy else "Something needed is missing: see the lines marked NO.")
+    return 0 if healthy else 1

@@ -1,0 +1,1 @@
+"""When agents act: the schedule, and the engine that keeps to it."""

@@ -1,0 +1,90 @@
+"""Every error that TroupeLab raises on purpose.
+
+```
+TroupeLabError
+├── LimitError            a limit out of range, unknown, or at odds with another   (also a ValueError)
+├── InputError            a file or value from outside that cannot be used         (also a ValueError)
+│   ├── PersonaError      ... in a persona file
+│   └── WorldError        ... in a world file
+├── ModelError            a model call that brought no usable reply
+│   ├── ReplyError        the reply came, but cannot be read as actions
+│   └── ModelTimeoutError no reply within `timeout_s`
+├── RunError              a run asked for something that its state does not allow
+└── MissingPackageError   an optional package is needed; the message says how to install it (also an ImportError)
+```
+
+Each message is one sentence that names what was wrong and what was expected. Any thread may raise or catch these.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "InputError",
+    "LimitError",
+    "MissingPackageError",
+    "ModelError",
+    "ModelTimeoutError",
+    "PersonaError",
+    "ReplyError",
+    "RunError",
+    "TroupeLabError",
+    "WorldError",
+]
+
+
+class TroupeLabError(Exception):
+    """The root of every error that TroupeLab raises on purpose."""
+
+
+class LimitError(TroupeLabError, ValueError):
+    """A limit is unknown, out of range, or at odds with another; nothing was changed."""
+
+
+class InputError(TroupeLabError, ValueError):
+    """Something from outside cannot be used.
+
+    The message names the `source` (a file, or what stands in for one), the `field` inside it, and what was expected.
+
+    >>> str(InputError("town.json", "steps", "a whole number from 1 to 1000000", found="'many'"))
+    "town.json: steps: expected a whole number from 1 to 1000000, found 'many'"
+    """
+
+    def __init__(self, source: str, field: str, expected: str, *, found: str = "") -> None:
+        self.source = source
+        self.field = field
+        self.expected = expected
+        where = f"{source}: {field}" if field else source
+        super().__init__(f"{where}: expected {expected}" + (f", found {found}" if found else ""))
+
+
+class PersonaError(InputError):
+    """A persona file or value cannot be used."""
+
+
+class WorldError(InputError):
+    """A world file or value cannot be used."""
+
+
+class ModelError(TroupeLabError):
+    """A model call brought no usable reply."""
+
+
+class ReplyError(ModelError):
+    """A reply came but cannot be read as actions; `excerpt` holds its first characters."""
+
+    def __init__(self, reason: str, excerpt: str = "") -> None:
+        self.reason = reason
+        self.excerpt = excerpt[:200]
+        super().__init__(f"{reason}; the reply begins {self.excerpt!r}" if excerpt else reason)
+
+
+class ModelTimeoutError(ModelError):
+    """No reply came within `timeout_s`."""
+
+
+class RunError(TroupeLabError):
+    """A run was asked for something that its state does not allow, or its engine failed."""
+
+
+class MissingPackageError(TroupeLabError, ImportError):
+    """An optional package is needed; the message says how to install it."""

@@ -1,0 +1,330 @@
+"""The scripted model: answers as a persona would, without a network, the same for the same request.
+
+It reads nothing but the request. From the prompt's sections it takes the persona, whom one can reach and what was just heard; it takes
+up one stimulus, stands to its topic as this persona stands to this topic (the same all run long), and speaks from its beliefs,
+tastes and work. It is no language model: it teaches how a simulation works and makes every run reproducible.
+
+Stateless but for a bounded cache; `complete` is awaited on the engine's loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import orjson
+import xxhash
+
+from troupelab.ids import draw, uniform
+from troupelab.models import phrases
+from troupelab.models.model import NOTES, NOW, PEOPLE, PERSONA, RECENTLY, Reply, Request, section
+from troupelab.text.words import Sentence, analyse
+
+__all__ = ["ScriptedModel"]
+
+_CHARACTERS_A_TOKEN = 4
+_MAX_QUOTE = 120
+_MAX_TOPIC = 32
+_HEARD_AT_ONCE = 12
+_LOOK_BACK = 0.15
+_SOCIAL = "SOCIAL"
+_QUOTED = re.compile("“([^“”]+)”")
+_NOUN_PHRASE = re.compile(
+    r"\b([Aa]n?|[Tt]he|[Tt]his|[Oo]ur|[Tt]heir|[Nn]o)\s((?:[^\W\d_]+(?:['’-][^\W\d_]+)*\s?){1,2})"
+)
+_REMEMBERED_LINE = re.compile(
+    r"(?:- steps \d+ to \d+: |step \d+, )?(.{1,120}?)(?: said| thought)?: (?:\(to [^)]*\) )?(.+)"
+)
+_LISTENERS = "You can talk to: "
+_REACH = "Within reach: "
+_NORMAL = NormalDist()
+
+
+class _Character(NamedTuple):
+    """What of a persona the sentences need."""
+
+    name: str
+    work: str
+    beliefs: tuple[tuple[str, frozenset[str]], ...]
+    tastes: dict[str, tuple[str, ...]]
+    agreeable: int
+    talkative: float
+
+
+class _Heard(NamedTuple):
+    """What a reply takes up."""
+
+    who: str
+    topic: str
+    quote: str
+    words: frozenset[str]
+    is_news: bool
+
+
+class ScriptedModel:
+    """A deterministic model that plays personas.
+
+    Args:
+        seed: another seed gives other replies to the same requests.
+        latency_s: the median time that a call takes, in seconds.
+        latency_sigma: the spread of that time (log-normal).
+        repeat_rate: the share of speech that repeats an earlier sentence, so that memory has something to condense.
+
+    >>> from troupelab.models.model import ChatMessage
+    >>> request = Request("act", 0, 0, 0, 0, 1, (ChatMessage("user", "Hello."),))
+    >>> reply = asyncio.run(ScriptedModel(latency_s=0.0).complete(request))
+    >>> orjson.loads(reply.text)["actions"][-1]["type"]
+    'DONE'
+    """
+
+    name = "scripted"
+
+    def __init__(
+        self, seed: int = 0, *, latency_s: float = 0.3, latency_sigma: float = 0.5, repeat_rate: float = 0.15
+    ) -> None:
+        if latency_s < 0 or latency_sigma < 0 or not 0 <= repeat_rate <= 1:
+            raise ValueError("latency_s and latency_sigma must not be negative, and repeat_rate must be from 0 to 1")
+        self.seed = seed
+        self.latency_s = latency_s
+        self.latency_sigma = latency_sigma
+        self.repeat_rate = repeat_rate
+
+    def __repr__(self) -> str:
+        return f"ScriptedModel(seed={self.seed}, latency_s={self.latency_s}, latency_sigma={self.latency_sigma})"
+
+    def draw_latency_s(self, request_seed: int) -> float:
+        """The time that the request with this seed takes: log-normal around `latency_s`."""
+        share = uniform(self.seed ^ request_seed, "latency")
+        return self.latency_s * math.exp(self.latency_sigma * _NORMAL.inv_cdf(min(max(share, 1e-9), 1 - 1e-9)))
+
+    async def complete(self, request: Request) -> Reply:
+        """Answer one request after its latency."""
+        prompt = "".join(message.content for message in request.messages)
+        text = _Turn(self.seed, request.seed, self.repeat_rate, prompt).write()
+        await asyncio.sleep(self.draw_latency_s(request.seed) if self.latency_s else 0.0)
+        return Reply(text, len(prompt) // _CHARACTERS_A_TOKEN, len(text) // _CHARACTERS_A_TOKEN, 0.0, self.name)
+
+
+class _Turn:
+    """Writes one turn; every choice is a draw of its own."""
+
+    def __init__(self, seed: int, request_seed: int, repeat_rate: float, prompt: str) -> None:
+        self.seed = seed ^ request_seed
+        self.repeat_rate = repeat_rate
+        self.character = _character(section(prompt, PERSONA))
+        people, _, reach = section(prompt, PEOPLE).partition(_REACH)
+        self.listeners = frozenset(people.strip().removeprefix(_LISTENERS).rstrip(".").split(", "))
+        self.reach: list[str] = _loads(reach) if reach else []
+        self.heard = self._take_up(_stimuli(section(prompt, NOW)))
+        self.remembered = self._look_back(prompt) if self.chance("remember") < _LOOK_BACK else None
+
+    def chance(self, purpose: str) -> float:
+        return uniform(self.seed, purpose)
+
+    def pick(self, purpose: str, among: Sequence[str]) -> str:
+        return among[draw(self.seed, purpose) % len(among)]
+
+    def write(self) -> str:
+        heard = self.heard
+        stance = self._stance(heard) if heard else "for"
+        actions: list[dict[str, str]] = []
+        if heard and self.chance("think") < 0.55:
+            actions.append(
+                {"type": "THINK", "content": self._fill("thought", phrases.THOUGHTS[stance], heard), "target": ""}
+            )
+        if self.chance("talk") < self.character.talkative or not actions:
+            actions.append({"type": "TALK", **self._speech(stance)})
+        if heard and heard.is_news and self.reach and self.chance("reach") < 0.35:
+            content = self._fill("reach", phrases.REACH_OUTS, heard)
+            actions.append({"type": "REACH_OUT", "content": content, "target": self.pick("whom", self.reach)})
+        actions.append({"type": "DONE", "content": "", "target": ""})
+        state = {
+            "goals": self.pick("goal", self.character.tastes["goal"]),
+            "attention": heard.topic if heard else "the beginning of the scene",
+            "emotions": self.pick("emotion", phrases.EMOTIONS[stance]),
+        }
+        return orjson.dumps({"actions": actions, "cognitive_state": state}).decode()
+
+    def _speech(self, stance: str) -> dict[str, str]:
+        heard = self.heard
+        if heard is None:
+            return {"content": self._fill("talk", phrases.OPENERS, None), "target": ""}
+        if self.chance("repeat") < self.repeat_rate:
+            return {"content": self._fill("talk", phrases.REPEATS, None), "target": ""}
+        if self.remembered is not None:
+            return {"content": self._fill("talk", phrases.REMEMBERED, self.remembered), "target": ""}
+        if heard.is_news and self.chance("news") < 0.5:
+            return {"content": self._fill("talk", phrases.NEWS, heard), "target": ""}
+        # Most is said to all; now and then somebody is answered personally.
+        target = heard.who if heard.who in self.listeners and self.chance("aside") < 0.2 else ""
+        return {"content": self._fill("talk", phrases.TALKS[stance], heard), "target": target}
+
+    def _take_up(self, stimuli: Sequence[tuple[str, str, str]]) -> _Heard | None:
+        """Choose one stimulus: whatever comes from outside the circle, or has numbers in it, weighs more."""
+        told = [
+            stimulus for stimulus in stimuli[-_HEARD_AT_ONCE:] if stimulus[2] and stimulus[1] != self.character.name
+        ]
+        weighted = [
+            stimulus
+            for stimulus in told
+            for _ in range(
+                1
+                + 3 * (stimulus[1] not in self.listeners or stimulus[0] == _SOCIAL)
+                + 2 * any(map(str.isdigit, stimulus[2]))
+            )
+        ]
+        if not weighted:
+            return None
+        _, who, text = weighted[draw(self.seed, "stimulus") % len(weighted)]
+        return _heard(who, text)
+
+    def _look_back(self, prompt: str) -> _Heard | None:
+        """Choose something with a number in it that the prompt still holds from earlier."""
+        lines = [
+            line
+            for line in f"{section(prompt, NOTES)}\n{section(prompt, RECENTLY)}".splitlines()
+            if any(map(str.isdigit, line[20:]))
+        ]
+        if not lines:
+            return None
+        found = _REMEMBERED_LINE.match(lines[draw(self.seed, "memory") % len(lines)])
+        return _heard(found[1], found[2]) if found and found[1] != self.character.name else None
+
+    def _stance(self, heard: _Heard) -> str:
+        """How this persona stands to this topic: the same whenever it comes up."""
+        key = f"{self.character.name}|{heard.topic}".encode("utf-8", "surrogatepass")
+        leaning = xxhash.xxh3_64_intdigest(key) % 100 + 12 * (self.character.agreeable - 1)
+        return "for" if leaning >= 62 else "unsure" if leaning >= 34 else "against"
+
+    def _belief(self, heard: _Heard | None) -> str:
+        """The belief that has most to do with what was heard; among equals, a drawn one."""
+        beliefs = self.character.beliefs
+        start = draw(self.seed, "belief") % len(beliefs)
+        order = [*beliefs[start:], *beliefs[:start]]
+        return max(order, key=lambda belief: len(belief[1] & heard.words) if heard else 0)[0]
+
+    def _fill(self, purpose: str, frames: Sequence[str], heard: _Heard | None) -> str:
+        topic, who = (heard.topic, heard.who) if heard else ("this", "")
+        if who in self.listeners:
+            who = you = who.split(" ")[0]
+        else:
+            you = who.lower() or "whoever you are"
+            who = f"the {you}" if who and not you.startswith(("a ", "an ", "the ")) else you if who else "somebody"
+        gaps = {
+            "who": who,
+            "who_start": who[:1].upper() + who[1:],
+            "you": you,
+            "topic": topic,
+            "topic_start": topic[:1].upper() + topic[1:],
+            "quote": heard.quote.rstrip(". ") if heard else "",
+            "sentence": heard.quote if heard else "",
+            "belief": self._belief(heard),
+            "first": self.character.name.split(" ")[0],
+            "work": self.character.work,
+        }
+        gaps |= {kind: self.pick(kind, among) for kind, among in self.character.tastes.items()}
+        return self.pick(purpose, frames).format_map(gaps)
+
+
+def _stimuli(now: str) -> list[tuple[str, str, str]]:
+    """Kind, source and text of each stimulus that a prompt ends with."""
+    lines = [
+        found for line in now.splitlines() if line.startswith('{"type"') and isinstance(found := _loads(line), dict)
+    ]
+    return [(str(each.get("type", "")), str(each.get("source", "")), str(each.get("content", ""))) for each in lines]
+
+
+def _heard(who: str, text: str) -> _Heard | None:
+    """Take up the sentence with most numbers and names in it, and of a quotation what was quoted."""
+    inner = _QUOTED.findall(text)
+    sentences = analyse(inner[0] if inner else text) or analyse(text)
+    if not sentences:
+        return None
+    sentence = max(sentences, key=lambda each: (not each.text.endswith("?"), len(each.facts), min(len(each.words), 8)))
+    return _Heard(who, _topic(sentence), _shorten(sentence.text), sentence.words, any(map(str.isdigit, sentence.text)))
+
+
+@lru_cache(maxsize=2_048)
+def _character(persona_json: str) -> _Character:
+    """Read a persona as leniently as people write them; what is missing is made good with something harmless."""
+    persona = _loads(persona_json)
+    persona = persona if isinstance(persona, dict) else {}
+    preferences = _object(persona.get("preferences"))
+    occupation = persona.get("occupation")
+    title = occupation.get("title") if isinstance(occupation, dict) else occupation
+    five = _object(_object(persona.get("personality")).get("big_five"))
+    beliefs = [belief if belief[-1] in ".!?" else belief + "." for belief in _texts(persona.get("beliefs"))]
+    beliefs = beliefs or ["One should look twice and speak once."]
+    title = str(title or "a newcomer")
+    article = "" if title.lower().startswith(("a ", "an ", "the ")) else "an " if title[0].lower() in "aeiou" else "a "
+    goals = [goal[:1].lower() + goal[1:] for goal in _texts(persona.get("long_term_goals"))]
+    return _Character(
+        name=str(persona.get("name", "")),
+        work=article + title[:1].lower() + title[1:],
+        beliefs=tuple(
+            (belief, frozenset(word for part in analyse(belief) for word in part.words)) for belief in beliefs
+        ),
+        tastes={
+            "like": _phrases(preferences.get("likes"), "a quiet evening"),
+            "dislike": _phrases(preferences.get("dislikes"), "being hurried"),
+            "interest": _phrases(preferences.get("interests"), "small repairs"),
+            "goal": tuple(goal.rstrip(". ") for goal in goals) or ("to get through the week",),
+        },
+        agreeable=_level(five.get("agreeableness")),
+        talkative=(0.7, 0.85, 0.97)[_level(five.get("extraversion"))],
+    )
+
+
+def _level(words: object) -> int:
+    text = str(words or "").lower()
+    return 2 if text.startswith("high") else 0 if text.startswith("low") else 1
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _texts(value: object) -> list[str]:
+    return [text for item in (value if isinstance(value, list) else []) if (text := str(item).strip())]
+
+
+def _phrases(value: object, otherwise: str) -> tuple[str, ...]:
+    """Phrases that fit into a sentence; where all begin with a capital letter, that is a list's style and not a name."""
+    found = [text.rstrip(". ") for text in _texts(value)]
+    if all(text[:1].isupper() and not text[1:2].isupper() for text in found):
+        found = [text[:1].lower() + text[1:] for text in found]
+    return tuple(found) or (otherwise,)
+
+
+def _loads(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return []
+
+
+def _topic(sentence: Sentence) -> str:
+    """What a sentence is about: the longest thing in it that begins like a noun phrase (the ferry, a desk lamp)."""
+    found = []
+    for start, words in _NOUN_PHRASE.findall(sentence.text):
+        phrase = []
+        for word in words.split():
+            if word.lower() not in sentence.words:
+                break
+            phrase.append(word)
+        # "a" and "an" introduce what is now known: it is "the" from here on.
+        if phrase:
+            found.append(f"{'the' if start.lower() in ('a', 'an') else start.lower()} {' '.join(phrase)}")
+    fitting = [topic for topic in found if len(topic) <= _MAX_TOPIC]
+    return max(fitting, key=len) if fitting else "that"
+
+
+def _shorten(text: str) -> str:
+    if len(text) > _MAX_QUOTE:
+        text = text[:_MAX_QUOTE].rsplit(" ", 1)[0] + " …"
+    return text

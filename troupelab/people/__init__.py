@@ -1,0 +1,1 @@
+"""Who acts: personas, worlds, and the agents that play them."""

@@ -1,0 +1,347 @@
+"""A run: the one handle that ties world, model, limits, engine and recorder together.
+
+Every method may be called from any thread. The engine works on a daemon thread with an event loop of its own, so that `start`
+returns at once and nothing here blocks a notebook's cell but `wait`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import html
+import logging
+import threading
+import time
+from collections.abc import Generator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from troupelab import _platform
+from troupelab.engine.engine import Engine, State
+from troupelab.engine.schedule import Efficiency, PlayedStep, lockstep_efficiency
+from troupelab.errors import RunError
+from troupelab.limits import Limits, LiveLimits
+from troupelab.models.model import Model
+from troupelab.models.pipeline import Pipeline
+from troupelab.models.scripted import ScriptedModel
+from troupelab.people.stage import Stage
+from troupelab.people.world import World
+from troupelab.telemetry.frames import Frames
+from troupelab.telemetry.recorder import Recorder
+from troupelab.text.embed import Embedder, HashingEmbedder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Progress", "Run", "runs"]
+
+_log = logging.getLogger("troupelab")
+_live: dict[int, Run] = {}
+_live_lock = threading.Lock()
+_ENDED = frozenset({"done", "stopped", "failed"})
+_START_TIMEOUT_S = 10.0
+_ATEXIT_TIMEOUT_S = 5.0
+
+
+class Progress(NamedTuple):
+    """How far a run is; `step` is the highest step that anyone has started (-1 before the first), `left_s` a guess or None."""
+
+    step: int
+    steps: int
+    acts_done: int
+    acts_total: int
+    elapsed_s: float
+    left_s: float | None
+
+
+class Run:
+    """A simulation that can be started, watched, changed and stopped.
+
+    Args:
+        world: what is played, or the name of a world that ships with the package.
+        model: what the agents think with; None for `ScriptedModel(seed)`, which needs no key and no network.
+        limits: the limits to begin with; `run.limits.update(…)` changes them at any time.
+        steps: how many steps to play; None for as many as the world's file suggests.
+        seed: of every draw that the run makes.
+        embedder: finds the notes that fit a situation; None does without (the newest notes are shown instead).
+        max_rows: how many events of each kind are kept for frames and panels.
+
+    >>> run = Run("product_launch", ScriptedModel(seed=7, latency_s=0.0), steps=2, seed=7)
+    >>> run.start().wait(timeout=60).state
+    'done'
+    >>> list(run.transcript().columns)
+    ['step', 'agent', 'action', 'target', 'content']
+    """
+
+    def __init__(
+        self,
+        world: World | str,
+        model: Model | None = None,
+        *,
+        limits: Limits | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+        embedder: Embedder | None = HashingEmbedder(),  # noqa: B008  it keeps no state
+        max_rows: int = 262_144,
+    ) -> None:
+        self.world = World.load(world) if isinstance(world, str) else world
+        self.model: Model = ScriptedModel(seed) if model is None else model
+        self.seed = seed
+        self.limits = LiveLimits(limits, agents=self.world.agent_names)
+        self.recorder = Recorder(max_rows=max_rows)
+        self.frames = Frames(self.recorder, self.world.agent_names)
+        self.steps = self.world.steps if steps is None else steps
+        if not isinstance(self.steps, int) or self.steps < 1:
+            raise RunError(f"steps must be a whole number from 1, not {steps!r}")
+        self.error: BaseException | None = None
+        self._began = time.monotonic()
+        self._ended_s: float | None = None
+        self._thread: threading.Thread | None = None
+        self._end = threading.Event()
+        emit, clock = self.recorder.emit, self.now_s
+        self._stage = Stage(self.world, self.limits, embedder=embedder, emit=emit, clock=clock)
+        pipeline = Pipeline(self.model, self.limits, emit=emit, clock=clock)
+        self._engine = Engine(self._stage, pipeline, self.limits, steps=self.steps, seed=seed, emit=emit, clock=clock)
+
+    # ------------------------------------------------------------------ what it is and where it stands
+
+    @property
+    def name(self) -> str:
+        """The world's name, to call the run by."""
+        return self.world.name
+
+    @property
+    def agent_names(self) -> tuple[str, ...]:
+        """The agents' names, by index."""
+        return self.world.agent_names
+
+    @property
+    def state(self) -> State:
+        """`ready`, `running`, `paused`, `stopping`, and at the end `done`, `stopped` or `failed`."""
+        return self._engine.state
+
+    @property
+    def in_flight(self) -> int:
+        """How many acts are at the model now."""
+        return self._engine.pipeline.limiter.in_flight
+
+    @property
+    def queued(self) -> int:
+        """How many acts wait for a free slot."""
+        return self._engine.pipeline.limiter.queued
+
+    def now_s(self) -> float:
+        """Seconds since the start, on the clock of the events' `at_s`; stands still once the run has ended."""
+        if self._thread is None:
+            return 0.0
+        return time.monotonic() - self._began if self._ended_s is None else self._ended_s
+
+    def progress(self) -> Progress:
+        """How far the run is, and about how long it will still take."""
+        engine = self._engine
+        total = self.steps * len(self.agent_names)
+        elapsed_s = self.now_s()
+        active_s = elapsed_s - engine.held_s
+        left_s = None
+        if self.state in _ENDED:
+            left_s = 0.0
+        elif engine.acts_done:
+            left_s = active_s / engine.acts_done * (total - engine.acts_done)
+        return Progress(engine.step_started, self.steps, engine.acts_done, total, elapsed_s, left_s)
+
+    def __repr__(self) -> str:
+        done = self.progress()
+        return f"<Run {self.name}: {self.state}, {len(self.agent_names)} agents, step {done.step + 1} of {done.steps}>"
+
+    def _repr_html_(self) -> str:
+        return f"<code>{html.escape(repr(self))}</code>"
+
+    # ------------------------------------------------------------------ controls
+
+    def start(self, *, paused: bool = False) -> Run:
+        """Start the engine's thread and return at once.
+
+        Args:
+            paused: begin paused, to go on with `step` or `resume`.
+
+        Raises:
+            RunError: it was started before.
+        """
+        with _live_lock:
+            if self._thread is not None:
+                raise RunError("a run can be started once; make another Run to play again")
+            self._thread = threading.Thread(
+                target=self._play, args=(paused, started := Future[None]()), name="troupelab", daemon=True
+            )
+            self._began = time.monotonic()
+            _live[id(self)] = self
+        self._thread.start()
+        started.result(_START_TIMEOUT_S)
+        return self
+
+    def _play(self, paused: bool, started: Future[None]) -> None:
+        try:
+            asyncio.run(self._engine.play(started, paused=paused))
+        except BaseException as error:
+            self.error = error
+            _log.error("the run of %s failed: %s", self.name, type(error).__name__, exc_info=error)
+            if not started.done():
+                started.set_exception(error)
+        finally:
+            self._ended_s = time.monotonic() - self._began
+            with _live_lock:
+                _live.pop(id(self), None)
+            self._end.set()
+
+    def pause(self) -> None:
+        """Let no act begin any more; those under way finish.
+
+        Raises:
+            RunError: the run is not running.
+        """
+        self._engine.pause()
+
+    def resume(self) -> None:
+        """Go on after a pause.
+
+        Raises:
+            RunError: the run is not paused.
+        """
+        self._engine.resume()
+
+    def step(self, n: int = 1) -> None:
+        """Play `n` steps and pause again; a run that was not started is started for it.
+
+        Raises:
+            RunError: the run is neither ready nor paused, or `n` is less than 1.
+        """
+        if n < 1:
+            raise RunError(f"step needs at least 1 step, not {n}")
+        if self.state == "ready" and self._thread is None:
+            self.start(paused=True)
+        self._engine.step(n)
+
+    def stop(self, *, now: bool = False) -> None:
+        """End the run; what was recorded stays readable.
+
+        Args:
+            now: cancel the calls in flight and discard their acts, instead of letting them finish.
+
+        Raises:
+            RunError: the run was not started or has ended.
+        """
+        self._engine.stop(now=now)
+
+    def wait(self, timeout: float | None = None) -> Run:
+        """Wait until the run has ended.
+
+        Args:
+            timeout: seconds to wait at most; None waits as long as it takes.
+
+        Raises:
+            TimeoutError: it had not ended by then; it goes on.
+            RunError: it was never started, or it failed.
+        """
+        if self._thread is None:
+            raise RunError("the run was not started: call start() first")
+        if not self._end.wait(timeout):
+            raise TimeoutError(f"the run had not ended after {timeout:g} s; it goes on")
+        if self.error is not None:
+            raise RunError(f"the run failed: {self.error}") from self.error
+        return self
+
+    def __await__(self) -> Generator[Any, None, Run]:
+        """Start it where it was not started, and wait for its end without blocking the caller's event loop."""
+        if self._thread is None:
+            self.start()
+        return asyncio.to_thread(self.wait).__await__()
+
+    # ------------------------------------------------------------------ what came of it
+
+    def transcript(self) -> pd.DataFrame:
+        """Everything that was done, in the order of steps, agents and actions; DONE is left out."""
+        frame = self.frames.actions
+        lost = frame.attrs["rows_lost"]
+        frame = frame[frame["action"] != "DONE"]
+        order = np.lexsort((frame["sequence"], frame["agent"].cat.codes, frame["step"]))
+        frame = frame.iloc[order].reset_index(drop=True)[["step", "agent", "action", "target", "content"]]
+        frame.attrs["rows_lost"] = lost
+        return frame
+
+    def efficiency(self) -> Efficiency:
+        """Compare the finished steps with the same calls played without any overhead."""
+        steps, acts = self.recorder.read("steps").columns, self.recorder.read("acts").columns
+        calls = self.recorder.read("calls").columns
+        durations = dict.fromkeys(zip(acts["step"].tolist(), acts["agent"].tolist(), strict=True), 0.0)
+        for step, agent, latency_s in zip(
+            calls["step"].tolist(), calls["agent"].tolist(), calls["latency_s"].tolist(), strict=True
+        ):
+            if (step, agent) in durations:
+                durations[step, agent] += latency_s
+        by_step: dict[int, list[float]] = {}
+        for step, _ in sorted(durations):
+            by_step.setdefault(step, [])
+        for key in sorted(durations):
+            by_step[key[0]].append(durations[key])
+        walls = (steps["end_s"] - steps["start_s"] - steps["held_s"]).tolist()
+        played = zip(steps["step"].tolist(), steps["max_concurrency"].tolist(), walls, strict=True)
+        return lockstep_efficiency(
+            PlayedStep(by_step[step], slots, wall) for step, slots, wall in played if step in by_step
+        )
+
+    def summary(self) -> dict[str, object]:
+        """The run in numbers: what a table at its end shows."""
+        count, read = self.recorder.count, self.recorder.read
+        calls = read("calls").columns
+        memories = [agent.memory.size() for agent in self._stage.agents]
+        quantiles = np.quantile(calls["latency_s"], [0.5, 0.95]).tolist() if len(calls["latency_s"]) else [0.0, 0.0]
+        efficiency = self.efficiency()
+        return {
+            "world": self.name,
+            "model": self.model.name,
+            "seed": self.seed,
+            "state": self.state,
+            "agents": len(self.agent_names),
+            "steps": self._engine.steps_done,
+            "acts": count("acts"),
+            "calls": count("calls"),
+            "tokens_in": int(calls["tokens_in"].sum()),
+            "tokens_out": int(calls["tokens_out"].sum()),
+            "latency_p50_s": round(quantiles[0], 4),
+            "latency_p95_s": round(quantiles[1], 4),
+            "records": sum(agent.memory.stored for agent in self._stage.agents),
+            "consolidations": count("consolidations"),
+            "notes": sum(size.notes for size in memories),
+            "memory_bytes": sum(size.total_bytes for size in memories),
+            "errors": count("errors"),
+            "limit_changes": count("limits"),
+            "wall_s": round(self.now_s(), 4),
+            "efficiency": round(efficiency.value, 4),
+            "bound_s": round(efficiency.bound_s, 4),
+            "peak_rss_mb": round(_platform.peak_rss_bytes() / 1e6, 1),
+            "transcript_sha256": self.recorder.transcript_sha256(),
+        }
+
+
+def runs() -> list[Run]:
+    """The runs that have been started and have not ended.
+
+    >>> runs()
+    []
+    """
+    with _live_lock:
+        return list(_live.values())
+
+
+@atexit.register
+def _stop_all() -> None:
+    """Leaving the kernel stops what still runs."""
+    for run in runs():
+        try:
+            run.stop(now=True)
+            run.wait(_ATEXIT_TIMEOUT_S)
+        except (RunError, TimeoutError, FutureTimeoutError):
+            _log.warning("the run of %s did not stop in time", run.name)

@@ -1,0 +1,96 @@
+"""Vectors of texts: the `Embedder` protocol, and a plain one that needs no model.
+
+`HashingEmbedder` compares words and parts of words, not meanings: a paraphrase that shares no word with its source is far
+from it. Recall figures name the embedder that they were measured with. Embedders may be called from any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from troupelab.text.words import content_words
+
+__all__ = ["Embedder", "HashingEmbedder", "Vectors"]
+
+Vectors: TypeAlias = NDArray[np.float32]
+"""Unit vectors, one a row: shape (texts, dims), float32."""
+
+_STEM_LETTERS = 5
+_CACHED_CHARS = 2_000
+
+
+class Embedder(Protocol):
+    """Turns texts into unit vectors; whoever has `name`, `dims` and `embed` is one."""
+
+    @property
+    def name(self) -> str:
+        """Names the embedder beside every figure that depends on it."""
+
+    @property
+    def dims(self) -> int:
+        """The length of a vector."""
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """One unit vector a text, shape (len(texts), dims); a text without words has the zero vector."""
+
+
+@lru_cache(maxsize=32_768)
+def _word_places(word: str, slots: int) -> tuple[int, int]:
+    """Where a word and its beginning count; the low bit of each place is its sign."""
+    whole = xxhash.xxh3_64_intdigest(word.encode("utf-8", "surrogatepass"))
+    stem = xxhash.xxh3_64_intdigest(("^" + word[:_STEM_LETTERS]).encode("utf-8", "surrogatepass"))
+    return whole % slots, stem % slots
+
+
+def _places(text: str, slots: int) -> list[int]:
+    words = set(content_words(text))
+    return [place for word in words for place in _word_places(word, slots)]
+
+
+_places_cached = lru_cache(maxsize=2_048)(_places)  # every hearer of a text remembers, and so embeds, the same one
+
+
+class HashingEmbedder:
+    """Feature hashing (Weinberger et al., 2009) of words and of their first five letters.
+
+    Args:
+        dims: the length of a vector; more means fewer collisions.
+
+    >>> vectors = HashingEmbedder().embed(["the bakery closes in May", "closing the bakery", "a new ferry"])
+    >>> bool(vectors[0] @ vectors[1] > vectors[0] @ vectors[2])
+    True
+    """
+
+    def __init__(self, dims: int = 256) -> None:
+        self._dims = dims
+
+    @property
+    def name(self) -> str:
+        """Names the embedder beside every figure that depends on it."""
+        return f"hashing-{self._dims}"
+
+    @property
+    def dims(self) -> int:
+        """The length of a vector."""
+        return self._dims
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """One unit vector a text, shape (len(texts), dims); a text without words has the zero vector."""
+        slots = 2 * self._dims
+        filled: list[int] = []
+        for row, text in enumerate(texts):
+            places = (_places_cached if len(text) <= _CACHED_CHARS else _places)(text, slots)
+            base = row * slots
+            filled += [base + place for place in places]
+        counts = np.bincount(np.array(filled, dtype=np.intp), minlength=len(texts) * slots).reshape(-1, self._dims, 2)
+        vectors = (counts[:, :, 1] - counts[:, :, 0]).astype(np.float32)
+        norms = np.sqrt(np.vecdot(vectors, vectors))
+        norms[norms == 0] = 1.0
+        unit: Vectors = vectors / norms[:, np.newaxis]
+        return unit
