@@ -20,10 +20,10 @@ from troupelab.events import Consolidated, Emit, Event, Evicted, MemorySized
 from troupelab.limits import Limits
 from troupelab.memory import policy
 from troupelab.memory.consolidate import Consolidation, Job
-from troupelab.memory.record import Note, Record
 from troupelab.memory.recent import Recent
+from troupelab.memory.record import Note, Record
 from troupelab.memory.semantic import Semantic
-from troupelab.text.embed import Embedder, Vectors
+from troupelab.text.embed import Embedder, mean_direction
 from troupelab.text.words import content_words
 
 __all__ = ["Found", "Memory"]
@@ -52,10 +52,10 @@ class Memory:
 
     >>> from troupelab.ids import make_id
     >>> memory = Memory(0, Limits(recent_max_records=4))
-    >>> memory.store(Record(make_id(0, step, 0), "CONVERSATION", "Elif", f"Step {step} costs {step} euros.", 0) for step in range(6))
+    >>> memory.store(Record(make_id(0, n, 0), "CONVERSATION", "Elif", f"Page {n} has {n} errors.", 0) for n in range(6))
     >>> memory.settle()
-    >>> [record.step for record in memory.recent(10)], [note.text for note in memory.notes]
-    ([3, 4, 5], ['Elif: Step 0 costs 0 euros.\\nElif: Step 1 costs 1 euros.\\nElif: Step 2 costs 2 euros.'])
+    >>> [record.step for record in memory.recent(10)], memory.notes[0].text.splitlines()
+    ([3, 4, 5], ['Elif: Page 0 has 0 errors.', 'Elif: Page 1 has 1 errors.', 'Elif: Page 2 has 2 errors.'])
     """
 
     def __init__(
@@ -190,11 +190,13 @@ class Memory:
     def _note_relevance(self, texts: Sequence[str]) -> NDArray[np.float32]:
         if self._embedder is None:
             return self._text_relevance(texts, [note.text for note in self._semantic])
-        return self._semantic.similarity(_mean(self._embedder.embed(texts)))
+        return self._semantic.similarity(mean_direction(self._embedder.embed(texts)))
 
     def _text_relevance(self, texts: Sequence[str], others: Sequence[str]) -> NDArray[np.float32]:
         if self._embedder is not None:
-            cosines: NDArray[np.float32] = np.vecdot(self._embedder.embed(others), _mean(self._embedder.embed(texts)))
+            cosines: NDArray[np.float32] = np.vecdot(
+                self._embedder.embed(others), mean_direction(self._embedder.embed(texts))
+            )
             return cosines
         wanted = {word for text in texts for word in content_words(text)}
         shares = [len(wanted.intersection(content_words(other))) / max(1, len(wanted)) for other in others]
@@ -214,10 +216,3 @@ class Memory:
             over = len(self._semantic) - cap
             freed = self._semantic.drop(range(over))
             self._emit(Evicted(self._clock(), self._step, self._agent, "semantic_max_notes", over, freed))
-
-
-def _mean(vectors: Vectors) -> NDArray[np.float32]:
-    """The direction that some texts have in common, as a unit vector."""
-    total: NDArray[np.float32] = vectors.sum(axis=0)
-    norm = np.sqrt(np.vecdot(total, total))
-    return total / norm if norm else total

@@ -18,11 +18,12 @@ __all__ = ["Semantic"]
 
 
 class Semantic:
-    """Notes, oldest first, and a matrix with one float32 row a note (no rows where there is no embedder)."""
+    """Notes, oldest first, and a matrix with one row a note (no rows where there is no embedder)."""
 
     def __init__(self, dims: int) -> None:
         self._notes: list[Note] = []
-        self._room = np.empty((0, dims), dtype=np.float32)
+        # Half precision halves what a note takes; all arithmetic is in single precision.
+        self._room = np.empty((0, dims), dtype=np.float16)
         self._last_steps = np.empty(0)
         self.bytes = 0
 
@@ -38,11 +39,6 @@ class Semantic:
         return self._notes
 
     @property
-    def vectors(self) -> Vectors:
-        """The notes' vectors, shape (notes, dims)."""
-        return self._room[: len(self._notes)]
-
-    @property
     def last_steps(self) -> NDArray[np.float64]:
         """The last step that each note speaks of, shape (notes,)."""
         return self._last_steps
@@ -53,17 +49,17 @@ class Semantic:
         needed = count + len(notes)
         if needed > len(self._room):
             # Half as much again: adding stays linear over all notes, and at most a third of the rows is spare.
-            grown = np.empty((needed + needed // 2, self._room.shape[1]), dtype=np.float32)
+            grown = np.empty((needed + needed // 2, self._room.shape[1]), dtype=np.float16)
             grown[:count] = self._room[:count]
             self._room = grown
         self._room[count:needed] = vectors
         self._notes.extend(notes)
         self._last_steps = np.append(self._last_steps, [float(note.last_step) for note in notes])
-        self.bytes += sum(note.size_bytes(vector) for note, vector in zip(notes, vectors, strict=True))
+        self.bytes += sum(note.size_bytes(vector) for note, vector in zip(notes, self._room[count:needed], strict=True))
 
     def drop(self, places: Sequence[int]) -> int:
         """Remove the notes at these places; returns the bytes that they took."""
-        vectors = self.vectors
+        vectors = self._room[: len(self._notes)]
         freed = sum(self._notes[place].size_bytes(vectors[place]) for place in places)
         gone = set(places)
         keep = [place for place in range(len(self._notes)) if place not in gone]
@@ -78,5 +74,5 @@ class Semantic:
 
         Row by row, not as one matrix product: that would wake all of BLAS's threads, which then spin beside the event loop.
         """
-        result: NDArray[np.float32] = np.vecdot(self.vectors, vector)
+        result: NDArray[np.float32] = np.vecdot(self._room[: len(self._notes)].astype(np.float32), vector)
         return result

@@ -44,7 +44,8 @@ def parse_object(text: str, expected: Collection[str], *, max_bytes: int, max_de
         found = _scan(text, expected)
     if not isinstance(found, dict) or not any(key in found for key in expected):
         raise ReplyError(f"the reply is no JSON object with {' or '.join(expected)}", text)
-    _check_depth(found, max_depth, text)
+    if text.count("{") + text.count("[") > max_depth:  # with fewer brackets it cannot be that deep
+        _check_depth(found, max_depth, text)
     return found
 
 

@@ -40,6 +40,8 @@ _NOUN_PHRASE = re.compile(
 _REMEMBERED_LINE = re.compile(
     r"(?:- steps \d+ to \d+: |step \d+, )?(.{1,120}?)(?: said| thought)?: (?:\(to [^)]*\) )?(.+)"
 )
+_DIGIT = re.compile(r"\d")
+_GAP = re.compile(r"\{(\w+)\}")
 _LISTENERS = "You can talk to: "
 _REACH = "Within reach: "
 _NORMAL = NormalDist()
@@ -158,7 +160,7 @@ class _Turn:
             return {"content": self._fill("talk", phrases.REPEATS, None), "target": ""}
         if self.remembered is not None:
             return {"content": self._fill("talk", phrases.REMEMBERED, self.remembered), "target": ""}
-        if heard.is_news and self.chance("news") < 0.5:
+        if heard.is_news and self.chance("news") < 0.3:
             return {"content": self._fill("talk", phrases.NEWS, heard), "target": ""}
         # Most is said to all; now and then somebody is answered personally.
         target = heard.who if heard.who in self.listeners and self.chance("aside") < 0.2 else ""
@@ -173,9 +175,7 @@ class _Turn:
             stimulus
             for stimulus in told
             for _ in range(
-                1
-                + 3 * (stimulus[1] not in self.listeners or stimulus[0] == _SOCIAL)
-                + 2 * any(map(str.isdigit, stimulus[2]))
+                1 + 3 * (stimulus[1] not in self.listeners or stimulus[0] == _SOCIAL) + bool(_DIGIT.search(stimulus[2]))
             )
         ]
         if not weighted:
@@ -188,7 +188,7 @@ class _Turn:
         lines = [
             line
             for line in f"{section(prompt, NOTES)}\n{section(prompt, RECENTLY)}".splitlines()
-            if any(map(str.isdigit, line[20:]))
+            if _DIGIT.search(line, 20)
         ]
         if not lines:
             return None
@@ -209,26 +209,39 @@ class _Turn:
         return max(order, key=lambda belief: len(belief[1] & heard.words) if heard else 0)[0]
 
     def _fill(self, purpose: str, frames: Sequence[str], heard: _Heard | None) -> str:
-        topic, who = (heard.topic, heard.who) if heard else ("this", "")
+        frame = self.pick(purpose, frames)
+        return _GAP.sub(lambda gap: self._gap(gap[1], heard), frame)
+
+    def _gap(self, name: str, heard: _Heard | None) -> str:
+        """What stands in one gap of a sentence."""
+        character = self.character
+        if name in character.tastes:
+            return self.pick(name, character.tastes[name])
+        if name == "belief":
+            return self._belief(heard)
+        if name == "work":
+            return character.work
+        if name == "first" or heard is None:
+            return character.name.split(" ")[0]
+        if name.startswith("topic"):
+            return _capital(heard.topic) if name == "topic_start" else heard.topic
+        if name in ("quote", "sentence"):
+            return heard.quote.rstrip(". ") if name == "quote" else heard.quote
+        who = self._call(heard.who, spoken_to=name == "you")
+        return _capital(who) if name == "who_start" else who
+
+    def _call(self, who: str, *, spoken_to: bool) -> str:
+        """First names for those in earshot; for voices from outside, what they are."""
         if who in self.listeners:
-            who = you = who.split(" ")[0]
-        else:
-            you = who.lower() or "whoever you are"
-            who = f"the {you}" if who and not you.startswith(("a ", "an ", "the ")) else you if who else "somebody"
-        gaps = {
-            "who": who,
-            "who_start": who[:1].upper() + who[1:],
-            "you": you,
-            "topic": topic,
-            "topic_start": topic[:1].upper() + topic[1:],
-            "quote": heard.quote.rstrip(". ") if heard else "",
-            "sentence": heard.quote if heard else "",
-            "belief": self._belief(heard),
-            "first": self.character.name.split(" ")[0],
-            "work": self.character.work,
-        }
-        gaps |= {kind: self.pick(kind, among) for kind, among in self.character.tastes.items()}
-        return self.pick(purpose, frames).format_map(gaps)
+            return who.split(" ")[0]
+        outside = who.lower()
+        if spoken_to or not who:
+            return outside or ("whoever you are" if spoken_to else "somebody")
+        return outside if outside.startswith(("a ", "an ", "the ")) else f"the {outside}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _stimuli(now: str) -> list[tuple[str, str, str]]:
@@ -246,7 +259,7 @@ def _heard(who: str, text: str) -> _Heard | None:
     if not sentences:
         return None
     sentence = max(sentences, key=lambda each: (not each.text.endswith("?"), len(each.facts), min(len(each.words), 8)))
-    return _Heard(who, _topic(sentence), _shorten(sentence.text), sentence.words, any(map(str.isdigit, sentence.text)))
+    return _Heard(who, _topic(sentence), _shorten(sentence.text), sentence.words, bool(_DIGIT.search(sentence.text)))
 
 
 @lru_cache(maxsize=2_048)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from troupelab.errors import MissingPackageError
 from troupelab.events import FAMILIES
@@ -43,12 +44,11 @@ class Frames:
     def _frame(self, family: str) -> pd.DataFrame:
         import pandas as pd
 
-        frame = pd.DataFrame(self._recorder.read(family).columns)
+        columns = self._recorder.read(family).columns
+        frame = pd.DataFrame({name: pd.Series(column, dtype=_dtype(column)) for name, column in columns.items()})
         if "agent" in frame:
             # Code -1 (all agents, or none) becomes a missing value, as pandas has it.
             frame["agent"] = pd.Categorical.from_codes(frame["agent"].to_numpy(dtype=np.int64), pd.Index(self._agents))
-        for name in frame.select_dtypes(include="object").columns:
-            frame[name] = frame[name].astype("str")
         frame.attrs["rows_lost"] = self._recorder.lost(family)
         return frame
 
@@ -72,3 +72,8 @@ class Frames:
             frame.to_parquet(file, index=False)
             files.append(file)
         return files
+
+
+def _dtype(column: NDArray[Any]) -> Any:
+    """The recorder's own dtype; texts, which numpy holds as objects, become pandas' strings."""
+    return "str" if column.dtype == object else column.dtype

@@ -13,6 +13,7 @@ import hashlib
 import threading
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -62,8 +63,9 @@ class _Ring:
             self.state = _State(state.first + max(0, over) * BLOCK_ROWS, blocks[max(0, over) :], [])
 
     def columns(self, rows: list[Event]) -> dict[str, NDArray[Any]]:
+        values = zip(*map(msgspec.structs.astuple, rows), strict=True) if rows else [()] * len(self.names)
         return {
-            name: np.array([getattr(row, name) for row in rows], dtype=dtype) for name, dtype in self.dtypes.items()
+            name: np.array(column, dtype=self.dtypes[name]) for name, column in zip(self.names, values, strict=True)
         }
 
     def read(self, since: int) -> Batch:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from troupelab.text.words import content_words
 
-__all__ = ["Embedder", "HashingEmbedder", "Vectors"]
+__all__ = ["Embedder", "HashingEmbedder", "Vectors", "mean_direction"]
 
 Vectors: TypeAlias = NDArray[np.float32]
 """Unit vectors, one a row: shape (texts, dims), float32."""
@@ -94,3 +94,10 @@ class HashingEmbedder:
         norms[norms == 0] = 1.0
         unit: Vectors = vectors / norms[:, np.newaxis]
         return unit
+
+
+def mean_direction(vectors: Vectors) -> NDArray[np.float32]:
+    """The direction that some vectors have in common, as a unit vector of shape (dims,); zero where they have none."""
+    total: NDArray[np.float32] = vectors.sum(axis=0)
+    norm = np.sqrt(np.vecdot(total, total))
+    return total / norm if norm else total

@@ -55,9 +55,9 @@ def key_sentences(texts: Sequence[str], retain_fraction: float, speakers: Sequen
         chosen.append(item)
         facts |= claims
         words |= item[2].words
-        used += len(item[2].text) + 1
+        used += len(item[2].text)
     for item in left:
-        size = len(item[2].text) + 1
+        size = len(item[2].text)
         if used + size <= budget and not item[2].words <= words:
             chosen.append(item)
             words |= item[2].words

@@ -27,6 +27,8 @@ _STOP = frozenset(
     "can't you're without within between beside against across along among around toward upon instead".split()
 )
 
+_NAMES_TOO = frozenset({"May", "Will"})
+
 
 class Sentence(NamedTuple):
     """A sentence, the words in it that say what it is about, and the facts that must not be lost."""
@@ -48,7 +50,7 @@ def content_words(text: str) -> list[str]:
 def _facts(words: list[str]) -> frozenset[str]:
     """Numbers, and names: words with a capital letter that do not merely begin the sentence."""
     found = [word for word in words if word[0].isdigit()]
-    found += [word for word in words[1:] if word[0].isupper() and word.lower() not in _STOP]
+    found += [word for word in words[1:] if word[0].isupper() and (word.lower() not in _STOP or word in _NAMES_TOO)]
     if words and len(words[0]) > 1 and words[0].isupper():
         found.append(words[0])
     return frozenset(found)

@@ -1,0 +1,41 @@
+"""What several tests share: where the real recordings lie, and a quick run."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import troupelab as tl
+
+REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def _real(name: str) -> list[dict[str, Any]]:
+    file = REAL_DATA / name
+    if not file.is_file():
+        pytest.skip(f"the real recordings ({name}) are not beside this checkout")
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope="session")
+def real_events() -> list[dict[str, Any]]:
+    """What GPT-driven TinyTroupe agents said, thought and heard."""
+    return _real("real_events.jsonl.gz")
+
+
+@pytest.fixture(scope="session")
+def real_personas() -> list[dict[str, Any]]:
+    """Persona files that are published with TinyTroupe."""
+    return _real("real_personas.jsonl.gz")
+
+
+def quick_run(world: str | tl.World = "product_launch", *, model: Any = None, **options: Any) -> tl.Run:
+    """A run whose calls take no time, not yet started."""
+    options.setdefault("seed", 7)
+    options.setdefault("steps", 4)
+    return tl.Run(world, model or tl.ScriptedModel(7, latency_s=0.0), **options)

@@ -1,0 +1,268 @@
+"""Memory: caps, consolidation and finding things again."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+import troupelab as tl
+from troupelab.events import Consolidated, Evicted
+from troupelab.ids import make_id
+from troupelab.memory.record import OWN_ACTION, Note, Record
+from troupelab.text.embed import HashingEmbedder
+
+AGENT = 0
+
+
+def record(
+    step: int, place: int = 0, text: str = "The lamp costs 79 euros.", kind: str = "CONVERSATION", source: str = "Elif"
+) -> Record:
+    message = OWN_ACTION if kind in ("TALK", "THINK") else make_id(1, step, place)
+    return Record(make_id(AGENT, step, place), kind, source, text, message)
+
+
+def numbered(count: int, **options: object) -> list[Record]:
+    return [record(number, text=f"Page {number} has errors.", **options) for number in range(count)]
+
+
+class MemoryAgainstAList(RuleBasedStateMachine):
+    """Stores, cap changes, steps and consolidations in any order, against a plain list of what was stored."""
+
+    @initialize(embedder=st.sampled_from([None, HashingEmbedder(32)]))
+    def begin(self, embedder):
+        self.events = []
+        self.limits = tl.Limits(recent_max_records=10, recent_max_bytes=5_000)
+        self.memory = tl.Memory(AGENT, self.limits, embedder=embedder, emit=self.events.append)
+        self.stored, self.step, self.place, self.out = [], 0, 0, []
+
+    @rule(sizes=st.lists(st.integers(0, 1_500), min_size=1, max_size=15))
+    def store(self, sizes):
+        records = []
+        for size in sizes:
+            records.append(record(self.step, self.place, f"{self.place} " + "word " * (size // 5)))
+            self.place += 1
+        self.memory.store(records)
+        self.stored += records
+
+    @rule(
+        cap=st.integers(4, 30), max_bytes=st.integers(2_000, 20_000), high=st.floats(0.5, 1.0), low=st.floats(0.0, 0.4)
+    )
+    def next_step(self, cap, max_bytes, high, low):
+        self.step, self.place = self.step + 1, 0
+        self.limits = tl.Limits(
+            recent_max_records=cap, recent_max_bytes=max_bytes, consolidate_at=high, consolidate_to=low
+        )
+        self.memory.begin(self.step, self.limits)
+
+    @rule()
+    def take_jobs(self):
+        self.out += self.memory.take_jobs()
+
+    @rule()
+    def admit(self):
+        if self.out:
+            job = self.out.pop(0)
+            self.memory.admit(job, job.run())
+
+    @rule()
+    def fail(self):
+        if self.out:
+            job = self.out.pop(0)
+            self.memory.admit(job, job.verbatim())
+
+    @invariant()
+    def caps_hold(self):
+        size = self.memory.size()
+        assert size.recent_records <= self.limits.recent_max_records
+        assert size.recent_bytes <= self.limits.recent_max_bytes
+
+    @invariant()
+    def everything_is_somewhere(self):
+        """What is not word for word in memory is counted by a consolidation event, oldest first."""
+        consolidated = sum(event.records_in for event in self.events if isinstance(event, Consolidated))
+        assert self.memory.between(0, self.step) == self.stored[consolidated:]
+        assert sum(note.records for note in self.memory.notes) <= consolidated
+
+    @invariant()
+    def bytes_add_up(self):
+        size = self.memory.size()
+        recent = self.memory.recent(10**6)
+        assert size.recent_bytes == sum(each.size_bytes for each in recent)
+        assert size.total_bytes == sum(each.size_bytes for each in self.memory.between(0, self.step)) + size.note_bytes
+
+
+MemoryAgainstAList.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestMemoryAgainstAList = MemoryAgainstAList.TestCase
+
+
+def test_consolidation_starts_at_high_water_and_stops_at_low_water():
+    """Nothing is condensed up to the high water; then the oldest go until the low water is reached."""
+    memory = tl.Memory(AGENT, tl.Limits(recent_max_records=10, consolidate_at=0.8, consolidate_to=0.5))
+    memory.store(numbered(8))
+    assert memory.take_jobs() == []
+    memory.store([record(8)])
+    (job,) = memory.take_jobs()
+    assert [each.step for each in job.records] == [0, 1, 2, 3]
+    assert memory.size().recent_records == 5
+
+
+def test_a_lowered_cap_is_obeyed_when_the_step_begins():
+    """Beginning a step under a lower cap shrinks the recent tier at once, with its reason in the event."""
+    events = []
+    memory = tl.Memory(AGENT, tl.Limits(recent_max_records=100), emit=events.append)
+    memory.store(numbered(60))
+    memory.begin(60, tl.Limits(recent_max_records=20))
+    assert memory.size().recent_records == 10
+    memory.settle()
+    assert [event.reason for event in events] == ["limit lowered"]
+
+
+def test_a_raised_cap_loses_nothing():
+    """Raising a cap leaves every record where it was."""
+    memory = tl.Memory(AGENT, tl.Limits(recent_max_records=10))
+    memory.store(numbered(10))
+    memory.begin(11, tl.Limits(recent_max_records=None, recent_max_bytes=None))
+    memory.store(numbered(50))
+    assert memory.size().recent_records == 60
+    assert memory.take_jobs() == []
+
+
+def test_a_record_larger_than_the_cap_is_condensed_at_once():
+    """One record over recent_max_bytes does not stay, and its numbers are in a note."""
+    memory = tl.Memory(AGENT, tl.Limits(recent_max_bytes=2_000))
+    memory.store([record(0, text="It costs 79 euros. " + "So it goes. " * 1_000)])
+    assert memory.size().recent_records == 0
+    memory.settle()
+    assert "79" in memory.notes[0].text
+
+
+def test_records_on_their_way_to_notes_can_still_be_found():
+    """Between being taken and becoming notes, records count and are found."""
+    memory = tl.Memory(AGENT, tl.Limits(recent_max_records=4))
+    memory.store(numbered(6))
+    assert len(memory.between(0, 10)) == 6
+    assert memory.size().total_bytes > memory.size().recent_bytes
+    assert [found.item.step for found in memory.relevant("page 0", 1)] == [0]
+    memory.settle()
+    assert len(memory.between(0, 10)) == 3
+
+
+def test_notes_over_their_cap_go_oldest_first_and_an_event_says_so():
+    """semantic_max_notes drops the oldest notes and names the rule."""
+    events = []
+    limits = tl.Limits(recent_max_records=4, consolidate_to=0.0, semantic_max_notes=2)
+    memory = tl.Memory(AGENT, limits, emit=events.append)
+    for start in range(0, 40, 5):
+        memory.store(record(start + place, text=f"Page {start + place}.") for place in range(5))
+        memory.settle()
+    assert len(memory.notes) == 2
+    assert memory.notes[-1].last_step == 39
+    dropped = [event for event in events if isinstance(event, Evicted)]
+    assert {event.rule for event in dropped} == {"semantic_max_notes"}
+    assert sum(event.records for event in dropped) == 6
+    assert memory.size().note_bytes == sum(note.size_bytes(None) for note in memory.notes)
+
+
+def test_notes_say_who_said_what():
+    """A note names the speaker of each sentence, and what came from nobody says so."""
+    memory = tl.Memory(AGENT, tl.Limits(recent_max_records=4, consolidate_to=0.0))
+    memory.store([record(0, source="Elif"), record(1, text="It rains in May.", source=""), *numbered(3, source="Omar")])
+    memory.settle()
+    lines = "\n".join(note.text for note in memory.notes).splitlines()
+    assert lines[:2] == ["Elif: The lamp costs 79 euros.", "It was said: It rains in May."]
+
+
+def test_last_and_recent_see_the_newest():
+    """`last` finds by kind or role, `recent` keeps the order, and both are calm about nothing."""
+    memory = tl.Memory(AGENT, tl.Limits())
+    assert memory.last("TALK") is None
+    assert memory.recent(3) == []
+    memory.store([record(0), record(1, kind="TALK", source="Me"), record(2, kind="THINK", source="Me"), record(3)])
+    assert memory.last("TALK").step == 1
+    assert memory.last("action").step == 2
+    assert memory.last("stimulus").step == 3
+    assert [each.step for each in memory.recent(2)] == [2, 3]
+    assert [each.step for each in memory.between(1, 2)] == [1, 2]
+
+
+@pytest.mark.parametrize("embedder", [None, HashingEmbedder()])
+def test_relevant_finds_by_content_across_tiers(embedder):
+    """A question finds the note and the record that speak of it, best first, and nothing for an empty question."""
+    memory = tl.Memory(
+        AGENT, tl.Limits(recent_max_records=6, consolidate_to=0.3, retain_fraction=1.0), embedder=embedder
+    )
+    talk = ["The ferry will be cut in May.", "Bread is warm today.", "Chess is a cruel game.", "Bees sleep in winter."]
+    memory.store(record(step, text=text) for step, text in enumerate(talk * 2))
+    memory.settle()
+    memory.begin(9, tl.Limits(recent_max_records=6, consolidate_to=0.3))
+    found = memory.relevant("What about the ferry in May?", k=2)
+    assert all("ferry" in hit.item.text for hit in found)
+    assert {type(hit.item) for hit in found} == {Note, Record} or len(found) == 1
+    assert [hit.score for hit in found] == sorted((hit.score for hit in found), reverse=True)
+    assert memory.relevant("", k=3) == []
+    assert memory.relevant("ferry", k=0) == []
+
+
+def test_equally_good_finds_go_by_id():
+    """Ties are decided by the record's id, so that the order never depends on chance."""
+    memory = tl.Memory(AGENT, tl.Limits(), embedder=HashingEmbedder())
+    memory.store(record(0, place, text="The same words.") for place in range(5))
+    found = memory.relevant("same words", k=3)
+    assert [hit.item.id for hit in found] == [make_id(AGENT, 0, place) for place in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("embedder", "expected"), [(HashingEmbedder(), ["ferry is cut", "ferry is late"]), (None, ["Bees", "Rain"])]
+)
+def test_recall_brings_the_notes_that_fit_in_their_order(embedder, expected):
+    """The notes of a prompt are those that fit what was heard, oldest first; without an embedder, the newest."""
+    limits = tl.Limits(recent_max_records=4, consolidate_to=0.0, retain_fraction=1.0)
+    memory = tl.Memory(AGENT, limits, embedder=embedder)
+    for step, text in enumerate(
+        ["The ferry is cut.", "Bread is warm.", "The ferry is late.", "Bees sleep.", "Rain fell."]
+    ):
+        memory.store(record(step, place, text=text) for place in range(5))
+        memory.settle()
+    notes = memory.recall(["When is the ferry?"], 2)
+    assert len(notes) == 2
+    assert all(part in note.text for part, note in zip(expected, notes, strict=True))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.text(min_size=1, max_size=400), min_size=30, max_size=60, unique=True))
+def test_the_byte_count_is_what_python_allocates(texts):
+    """The running count is within 15 % of what pympler measures for the records themselves."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from pympler import asizeof
+    memory = tl.Memory(AGENT, tl.Limits(recent_max_records=None))
+    records = [record(step, text=text) for step, text in enumerate(texts)]
+    memory.store(records)
+    measured = sum(
+        asizeof.flatsize(each) + sum(asizeof.asizeof(value) for value in (each.id, each.text, each.message_id)) + 8
+        for each in records
+    )
+    assert memory.size().recent_bytes == pytest.approx(measured, rel=0.15)
+
+
+def test_real_talk_is_condensed_and_its_numbers_found_again(real_events):
+    """Real agents' talk under a small cap: caps hold, the kept share is near what was asked, and a price is found in a note."""
+    events = []
+    memory = tl.Memory(
+        AGENT, tl.Limits(recent_max_records=50, retain_fraction=0.6), embedder=HashingEmbedder(), emit=events.append
+    )
+    for step, event in enumerate(real_events[:1_000]):
+        memory.begin(step, memory._limits)
+        memory.store([record(step, text=event["text"], source=event["source"] or "")])
+        memory.settle()
+        assert memory.size().recent_records <= 50
+    done = [event for event in events if isinstance(event, Consolidated)]
+    assert len(done) > 30
+    assert sum(event.bytes_after for event in done) < sum(event.bytes_before for event in done)
+    found = memory.relevant("propensity of purchasing ready-to-drink bottled gazpacho", k=3, tiers=("notes",))
+    assert all("gazpacho" in hit.item.text for hit in found)
+    assert len(found) == 3
