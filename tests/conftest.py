@@ -1,4 +1,4 @@
-"""What several tests share: where the real recordings lie, and a quick run."""
+"""What several tests share: where the real recordings lie."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-import troupelab as tl
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -32,10 +30,3 @@ def real_events() -> list[dict[str, Any]]:
 def real_personas() -> list[dict[str, Any]]:
     """Persona files that are published with TinyTroupe."""
     return _real("real_personas.jsonl.gz")
-
-
-def quick_run(world: str | tl.World = "product_launch", *, model: Any = None, **options: Any) -> tl.Run:
-    """A run whose calls take no time, not yet started."""
-    options.setdefault("seed", 7)
-    options.setdefault("steps", 4)
-    return tl.Run(world, model or tl.ScriptedModel(7, latency_s=0.0), **options)

@@ -221,7 +221,8 @@ class Engine:
             if self.steps_done == self.steps:
                 agent.memory.begin(self.steps, self._limits.at_step(self.steps, agent.name))
                 agent.commit(self.steps, agent.hear(self.steps), ())
-                agent.memory.settle()
+                self._condense(agent)
+                await self._admit_notes(agent)
                 self._emit(agent.memory.size())
 
     async def _sample_process(self) -> None:

@@ -1,7 +1,7 @@
 """From a model's text to a JSON object, in bounded time, or a `ReplyError` that says why not.
 
 The rungs: a cap on the size; strict JSON; a cap on the depth; and, where a model wrapped its object in prose or fences, a scan for the
-first object with an expected key, from at most 32 opening braces. Pure; any thread may call it.
+first object with an expected key, from at most 32 opening braces; lone surrogates in it become U+FFFD. Pure; any thread may call it.
 """
 
 from __future__ import annotations
@@ -40,13 +40,16 @@ def parse_object(text: str, expected: Collection[str], *, max_bytes: int, max_de
         raise ReplyError(f"the reply is longer than response_max_bytes ({max_bytes})", text)
     try:
         found = orjson.loads(text)
+        strict = True
     except orjson.JSONDecodeError:
         found = _scan(text, expected)
+        strict = False
     if not isinstance(found, dict) or not any(key in found for key in expected):
         raise ReplyError(f"the reply is no JSON object with {' or '.join(expected)}", text)
     if text.count("{") + text.count("[") > max_depth:  # with fewer brackets it cannot be that deep
         _check_depth(found, max_depth, text)
-    return found
+    # Strict JSON has no lone surrogates; the lenient rung lets them through, and nothing after this could write them down.
+    return found if strict else _without_surrogates(found)
 
 
 def _scan(text: str, expected: Collection[str]) -> Any:
@@ -77,3 +80,11 @@ def _check_depth(value: Any, max_depth: int, text: str) -> None:
         if not level:
             return
     raise ReplyError(f"the reply is nested deeper than response_max_depth ({max_depth})", text)
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(inner) for key, inner in value.items()}
+    return [_without_surrogates(inner) for inner in value] if isinstance(value, list) else value

@@ -13,7 +13,7 @@ import orjson
 
 from troupelab.errors import InputError
 
-__all__ = ["MAX_DEPTH", "MAX_FILE_BYTES", "check_depth", "read_object", "resolve", "typed"]
+__all__ = ["MAX_DEPTH", "MAX_FILE_BYTES", "check_json", "read_object", "resolve", "typed"]
 
 MAX_FILE_BYTES = 4_000_000
 MAX_DEPTH = 24
@@ -43,7 +43,7 @@ def read_object(path: Path, error: type[InputError]) -> dict[str, Any]:
     """Read a JSON object from a file.
 
     Raises:
-        InputError: (of the given type) unreadable, too big, too deep, not JSON, or not an object.
+        InputError: (of the given type) unreadable, too big, not JSON, or not an object.
     """
     try:
         size = path.stat().st_size
@@ -56,12 +56,11 @@ def read_object(path: Path, error: type[InputError]) -> dict[str, Any]:
         raise error(str(path), "", "valid JSON in UTF-8", found=str(problem)) from problem
     if not isinstance(found, dict):
         raise error(str(path), "", "an object", found=_short(found))
-    check_depth(found, str(path), error)
     return found
 
 
-def check_depth(value: object, source: str, error: type[InputError]) -> None:
-    """Refuse what is nested deeper than `MAX_DEPTH`."""
+def check_json(value: object, source: str, error: type[InputError]) -> None:
+    """Refuse what is nested deeper than `MAX_DEPTH`, and what could not be written as JSON (made in Python, say)."""
     level = [value]
     for _ in range(MAX_DEPTH):
         level = [
@@ -70,8 +69,13 @@ def check_depth(value: object, source: str, error: type[InputError]) -> None:
             for inner in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
         ]
         if not level:
-            return
-    raise error(source, "", f"at most {MAX_DEPTH} levels of nesting")
+            break
+    else:
+        raise error(source, "", f"at most {MAX_DEPTH} levels of nesting")
+    try:
+        orjson.dumps(value)
+    except TypeError as problem:
+        raise error(source, "", "values that JSON has, and valid Unicode", found=str(problem)) from problem
 
 
 def typed(

@@ -16,7 +16,7 @@ import orjson
 from troupelab._share import shared_folder
 from troupelab.errors import PersonaError
 from troupelab.ids import draw
-from troupelab.people.files import check_depth, read_object, resolve, typed
+from troupelab.people.files import check_json, read_object, resolve, typed
 
 __all__ = ["Fragment", "Persona"]
 
@@ -35,6 +35,7 @@ class _Specification:
 
     def __init__(self, spec: Mapping[str, Any], *, source: str = "persona") -> None:
         self._spec = dict(spec)
+        check_json(self._spec, source, PersonaError)
         typed(self._spec, "type", str, source, PersonaError, among=[self.kind])
         self._persona: dict[str, Any] = typed(self._spec, "persona", dict, source, PersonaError)
 
@@ -93,7 +94,6 @@ class Persona(_Specification):
 
     def __init__(self, spec: Mapping[str, Any], *, source: str = "persona") -> None:
         super().__init__(spec, source=source)
-        check_depth(self._spec, source, PersonaError)
         name = typed(self._persona, "persona.name", str, source, PersonaError).strip()
         if not 0 < len(name) <= _MAX_NAME:
             raise PersonaError(source, "persona.name", f"a text of 1 to {_MAX_NAME} characters", found=f"{len(name)}")

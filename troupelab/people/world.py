@@ -26,7 +26,7 @@ from typing import Any
 
 from troupelab._share import shared_folder
 from troupelab.errors import WorldError
-from troupelab.people.files import check_depth, read_object, resolve, typed
+from troupelab.people.files import check_json, read_object, resolve, typed
 from troupelab.people.persona import Persona
 
 __all__ = ["MAX_AGENTS", "ScheduledEvent", "World"]
@@ -99,7 +99,7 @@ class World:
     @staticmethod
     def from_dict(found: dict[str, Any], *, source: str = "world", agents: int | None = None, seed: int = 0) -> World:
         """Make a world from a world file's content; `load` says what it raises."""
-        check_depth(found, source, WorldError)
+        check_json(found, source, WorldError)
         typed(found, "type", str, source, WorldError, among=["TroupeLabWorld"])
         version = typed(found, "format", int, source, WorldError, low=1, high=1_000_000)
         if version > FORMAT:
