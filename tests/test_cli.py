@@ -12,7 +12,7 @@ import urllib.request
 
 import pytest
 
-from troupelab import doctor
+from troupelab import cli, doctor
 from troupelab.cli import main
 
 
@@ -168,3 +168,38 @@ def test_the_doctor_knows_the_empty_placeholder(tmp_path, monkeypatch):
     assert "pip uninstall tinytroupe" in finding.remedy
     (package / "agent").mkdir()
     assert doctor.tinytroupe_finding().ok
+
+
+def test_from_a_wheel_the_notebooks_are_copied_to_the_working_folder(tmp_path, monkeypatch):
+    """Notebooks inside the package are copied where the user works; one that is there already is left alone."""
+    inside = tmp_path / "_share" / "notebooks"
+    inside.mkdir(parents=True)
+    for name in ("01_quickstart.ipynb", "02_other.ipynb"):
+        (inside / name).write_text("shipped")
+    work = tmp_path / "work" / "notebooks"
+    work.mkdir(parents=True)
+    (work / "02_other.ipynb").write_text("mine")
+    monkeypatch.chdir(work.parent)
+    monkeypatch.setattr(cli, "shared_folder", lambda name: inside)
+    assert cli._notebook() == work / "01_quickstart.ipynb"
+    assert (work / "01_quickstart.ipynb").read_text() == "shipped"
+    assert (work / "02_other.ipynb").read_text() == "mine"
+
+
+def test_without_jupyterlab_the_lab_says_how_to_install_it(monkeypatch, capsys):
+    """The lab's one missing package is named with its command."""
+    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    assert main(["lab"]) == 2
+    assert 'pip install "troupelab[lab]"' in capsys.readouterr().err
+
+
+def test_a_benchmark_speaks_the_common_language(monkeypatch, capsys):
+    """A benchmark's JSON has medians, spreads and circumstances, with the keys that stay."""
+    from troupelab.bench import engine
+
+    monkeypatch.setattr(engine, "_efficiency", lambda agents, slots, steps, latency_s: 0.9)
+    assert main(["bench", "engine", "--quick", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {"name", "figures", "spread", "machine", "versions", "load", "commit"} <= found.keys()
+    assert {"efficiency_100x100", "efficiency_1000x100", "cpu_ms_per_act"} <= found["figures"].keys()
+    assert found["figures"]["cpu_ms_per_act"] > 0

@@ -21,11 +21,13 @@ AGENT = 0
 def record(
     step: int, place: int = 0, text: str = "The lamp costs 79 euros.", kind: str = "CONVERSATION", source: str = "Elif"
 ) -> Record:
+    """A record of one step, of something heard or done."""
     message = OWN_ACTION if kind in ("TALK", "THINK") else make_id(1, step, place)
     return Record(make_id(AGENT, step, place), kind, source, text, message)
 
 
 def numbered(count: int, **options: object) -> list[Record]:
+    """As many records as asked, one a step, with the step in the text."""
     return [record(number, text=f"Page {number} has errors.", **options) for number in range(count)]
 
 

@@ -294,6 +294,7 @@ def test_a_call_that_keeps_failing_is_given_up_after_max_attempts(outcome, kind)
 
 
 def prompt(persona, *stimuli, people="You can talk to: Omar.", notes="none yet"):
+    """A prompt as the agents send it, with what was just heard."""
     lines = "\n".join(
         json.dumps({"type": "CONVERSATION", "source": who, "content": what}, separators=(",", ":"))
         for who, what in stimuli
@@ -303,11 +304,13 @@ def prompt(persona, *stimuli, people="You can talk to: Omar.", notes="none yet")
 
 
 def reply(messages, seed=1, model=None):
+    """What the scripted model answers, as an object."""
     model = model or tl.ScriptedModel(7, latency_s=0.0, repeat_rate=0.0)
     return json.loads(asyncio.run(model.complete(tl.Request("act", 0, 0, 0, 0, seed, messages))).text)
 
 
 def said(messages, seeds=range(40), **options):
+    """All that it says and thinks over some seeds."""
     return " ".join(action["content"] for seed in seeds for action in reply(messages, seed, **options)["actions"])
 
 

@@ -274,6 +274,7 @@ def stage(**changes):
 
 
 def heard(on, step):
+    """What each agent on a stage hears in a step."""
     return [[(message.source, message.text) for message in agent.hear(step)] for agent in on.agents]
 
 

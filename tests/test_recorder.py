@@ -17,6 +17,7 @@ from troupelab.telemetry.recorder import BLOCK_ROWS, Recorder
 
 
 def failed(number: int) -> Failed:
+    """An event that can be told from others by its number."""
     return Failed(float(number), number, number % 3, "Kind", f"message {number}", 1)
 
 

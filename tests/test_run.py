@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import pairwise
 
 import pytest
 from helpers import quick_run
@@ -180,7 +181,7 @@ def test_a_paused_run_can_be_stopped():
 @pytest.mark.parametrize("control", ["pause", "resume", "stop", "wait"])
 def test_controls_out_of_turn_say_what_they_need(control):
     """Before the start, each control raises a RunError that names the state or the remedy."""
-    with pytest.raises(tl.RunError, match="ready|start"):
+    with pytest.raises(tl.RunError, match=r"ready|start"):
         getattr(quick_run(), control)()
 
 
@@ -316,8 +317,8 @@ def test_steps_can_be_slowed_down():
     """step_delay_ms puts a pause between steps that does not count against efficiency."""
     run = quick_run(steps=4, limits=tl.Limits(step_delay_ms=60)).start().wait(30)
     starts = run.frames.steps["start_s"].tolist()
-    assert all(later - earlier >= 0.06 for earlier, later in zip(starts, starts[1:], strict=False))
-    assert run.efficiency().wall_s < 0.18
+    assert all(later - earlier >= 0.06 for earlier, later in pairwise(starts))
+    assert run.efficiency().wall_s <= run.now_s() - 3 * 0.06
 
 
 # ---------------------------------------------------------------------- failures

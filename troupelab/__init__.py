@@ -19,7 +19,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from troupelab.dashboard import Dashboard, Lab, report
+    from troupelab.dashboard.dashboard import Dashboard
+    from troupelab.dashboard.lab import Lab
+    from troupelab.dashboard.report import report
     from troupelab.errors import (
         InputError,
         LimitError,

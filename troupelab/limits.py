@@ -78,7 +78,7 @@ class Limits:
     """
 
     recent_max_records: int | None = _limit(
-        200, "recent records", "records", 4, 100_000,
+        100, "recent records", "records", 4, 100_000,
         "some 12 steps of talk in a group of eight, and about 50 kB an agent", optional=True, log_scale=True,
     )  # fmt: skip
     recent_max_bytes: int | None = _limit(

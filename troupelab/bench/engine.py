@@ -2,18 +2,23 @@
 
 Efficiency is the time that a simulation without overhead takes for the same acts, over the wall time. The durations of the
 acts are the latencies that the scripted model drew, not those that the engine measured: time that the engine loses while it waits
-for a slot to be noticed counts against it. CPU is that of the whole process, the scripted model's own work included.
+for a slot to be noticed counts against it. CPU is that of the whole process, the
+scripted model's own work included; with fixed replies in its place, the rest can be told from it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
+
+import orjson
 
 from troupelab.bench.harness import report
 from troupelab.engine.schedule import PlayedStep, lockstep_efficiency
 from troupelab.ids import draw
 from troupelab.limits import Limits
+from troupelab.models.model import Model, Reply, Request
 from troupelab.models.scripted import ScriptedModel
 from troupelab.people.world import World
 from troupelab.run import Run
@@ -34,8 +39,9 @@ def run(*, quick: bool = False) -> dict[str, object]:
             "efficiency_1000x100": _efficiency(1_000, 100, 3, 1.0 * scale),
             "efficiency_100x100_100ms": _efficiency(100, 100, 20, 0.1),
             "efficiency_1000x100_100ms": _efficiency(1_000, 100, 3, 0.1),
-            "cpu_ms_per_act": _cpu_ms(vectors=False),
-            "cpu_ms_per_act_vectors": _cpu_ms(vectors=True),
+            "cpu_ms_per_act": _cpu_ms(ScriptedModel(_SEED, latency_s=0.0), vectors=False),
+            "cpu_ms_per_act_vectors": _cpu_ms(ScriptedModel(_SEED, latency_s=0.0), vectors=True),
+            "cpu_ms_per_act_fixed_replies": _cpu_ms(_FixedReplies(), vectors=False),
         }
 
     return report("engine", measure, 1 if quick else 3)
@@ -56,12 +62,36 @@ def _efficiency(agents: int, slots: int, steps: int, latency_s: float) -> float:
     ).value
 
 
-def _cpu_ms(*, vectors: bool) -> float:
+def _cpu_ms(model: Model, *, vectors: bool) -> float:
     """CPU of an act with no waiting at all, long enough that consolidation has its usual share."""
-    model = ScriptedModel(_SEED, latency_s=0.0)
     world = World.sample(100, seed=_SEED)
     embedder = HashingEmbedder() if vectors else None
     run = Run(world, model, limits=Limits(max_concurrency=100), steps=100, seed=_SEED, embedder=embedder)
     began = time.process_time()
     run.start().wait()
     return (time.process_time() - began) * 1000 / run.progress().acts_done
+
+
+class _FixedReplies:
+    """Answers with one of a thousand ready replies: what is left is the engine's own cost."""
+
+    name = "fixed replies"
+
+    def __init__(self) -> None:
+        words = "the ferry leaves at noon and nobody in town has been told about it yet ".split()
+        self._texts = [
+            orjson.dumps(
+                {
+                    "actions": [
+                        {"type": "THINK", "content": f"Thought {number}: {' '.join(words)}.", "target": ""},
+                        {"type": "TALK", "content": f"Remark {number}: {' '.join(words * 2)}.", "target": ""},
+                        {"type": "DONE", "content": "", "target": ""},
+                    ]
+                }
+            ).decode()
+            for number in range(1_000)
+        ]
+
+    async def complete(self, request: Request) -> Reply:
+        await asyncio.sleep(0)
+        return Reply(self._texts[request.seed % len(self._texts)], 2_000, 60, 0.0, self.name)
