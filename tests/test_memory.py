@@ -13,6 +13,7 @@ import troupelab as tl
 from troupelab.events import Consolidated, Evicted
 from troupelab.ids import make_id
 from troupelab.memory.record import OWN_ACTION, Note, Record
+from troupelab.memory.semantic import Semantic
 from troupelab.text.embed import HashingEmbedder
 
 AGENT = 0
@@ -268,3 +269,21 @@ def test_real_talk_is_condensed_and_its_numbers_found_again(real_events):
     found = memory.relevant("propensity of purchasing ready-to-drink bottled gazpacho", k=3, tiers=("notes",))
     assert all("gazpacho" in hit.item.text for hit in found)
     assert len(found) == 3
+
+
+def test_notes_are_compared_as_exactly_as_promised():
+    """The kept 8-bit vectors give cosines within 0.01 of the exact ones, before and after some notes are dropped."""
+    embedder = HashingEmbedder()
+    texts = [
+        f"The {word} costs {number} euros in Kiruna."
+        for number, word in enumerate("ferry bread lamp jar phone bee".split() * 5)
+    ]
+    vectors = embedder.embed(texts)
+    tier = Semantic(embedder.dims)
+    tier.add([Note(number, 0, 0, 1, text) for number, text in enumerate(texts)], vectors)
+    question = embedder.embed(["What does the bread cost?"])[0]
+    assert tier.similarity(question) == pytest.approx(vectors @ question, abs=0.01)
+    tier.drop([0, 7, 29])
+    left = [place for place in range(30) if place not in (0, 7, 29)]
+    assert tier.similarity(question) == pytest.approx(vectors[left] @ question, abs=0.01)
+    assert tier.bytes == sum(note.size_bytes(tier._room[0]) for note in tier.notes)

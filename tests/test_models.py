@@ -13,7 +13,7 @@ import troupelab as tl
 from troupelab.events import CallDone, Failed
 from troupelab.limits import LiveLimits
 from troupelab.models.limiter import Limiter
-from troupelab.models.model import NOTES, NOW, PEOPLE, PERSONA, section
+from troupelab.models.model import NOTES, NOW, PEOPLE, PERSONA, sections
 from troupelab.models.parse import parse_object
 from troupelab.models.pipeline import Pipeline
 from troupelab.people.acts import EXPECTED, MAX_ACTIONS, read_turn
@@ -398,6 +398,6 @@ def test_impossible_settings_are_refused(bad):
 
 
 def test_sections_are_found_by_their_titles():
-    """A section ends where the next begins, and a missing one is empty."""
-    text = f"a{PERSONA}b{NOTES}c"
-    assert (section(text, PERSONA), section(text, NOTES), section(text, NOW)) == ("b", "c", "")
+    """A section ends where the next begins, the first of two with one title counts, and a missing one is not there."""
+    found = sections(f"a{PERSONA}b{NOTES}c{PERSONA}d")
+    assert found == {"": "a", PERSONA: "b", NOTES: "c"}

@@ -26,8 +26,8 @@ def test_any_text_can_be_taken_apart(text):
 
 def test_sentences_end_where_a_reader_says_so():
     """Full stops inside numbers do not end a sentence; question marks, dots and line breaks do."""
-    found = [sentence.text for sentence in analyse("It costs 6.50 a jar. Who pays?  I do\nEnd")]
-    assert found == ["It costs 6.50 a jar.", "Who pays?", "I do", "End"]
+    found = [sentence.text for sentence in analyse("It costs 6.50 a jar. “Who pays?”  I do\nEnd")]
+    assert found == ["It costs 6.50 a jar.", "“Who pays?”", "I do", "End"]
 
 
 def test_facts_are_numbers_and_names():

@@ -23,7 +23,7 @@ __all__ = [
     "Model",
     "Reply",
     "Request",
-    "section",
+    "sections",
 ]
 
 WORLD, PERSONA, PEOPLE, NOTES, RECENTLY, NOW = (
@@ -90,15 +90,15 @@ class Model(Protocol):
         """
 
 
-def section(text: str, title: str) -> str:
-    """The part of a prompt under a title, without the title; empty where there is none.
+def sections(text: str) -> dict[str, str]:
+    """The parts of a prompt by their titles; what stands before the first title has the empty one.
 
-    >>> section("Rules." + PERSONA + "{}" + NOTES + "- none", PERSONA)
+    >>> sections("Rules." + PERSONA + "{}" + NOTES + "- none")[PERSONA]
     '{}'
     """
-    begin = text.find(title)
-    if begin < 0:
-        return ""
-    begin += len(title)
-    end = text.find(_NEXT, begin)
-    return text[begin:] if end < 0 else text[begin:end]
+    first, *parts = text.split(_NEXT)
+    found = {"": first}
+    for part in parts:
+        title, _, body = part.partition("\n")
+        found.setdefault(f"{_NEXT}{title}\n", body)
+    return found

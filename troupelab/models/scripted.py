@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
 from statistics import NormalDist
@@ -20,9 +21,9 @@ from typing import Any, NamedTuple
 import orjson
 import xxhash
 
-from troupelab.ids import draw, uniform
+from troupelab.ids import uniform
 from troupelab.models import phrases
-from troupelab.models.model import NOTES, NOW, PEOPLE, PERSONA, RECENTLY, Reply, Request, section
+from troupelab.models.model import NOTES, NOW, PEOPLE, PERSONA, RECENTLY, Reply, Request, sections
 from troupelab.text.words import Sentence, analyse
 
 __all__ = ["ScriptedModel"]
@@ -45,6 +46,8 @@ _GAP = re.compile(r"\{(\w+)\}")
 _LISTENERS = "You can talk to: "
 _REACH = "Within reach: "
 _NORMAL = NormalDist()
+_TWO_64 = 2.0**64
+_MASK = 2**64 - 1
 
 
 class _Character(NamedTuple):
@@ -116,20 +119,26 @@ class _Turn:
     """Writes one turn; every choice is a draw of its own."""
 
     def __init__(self, seed: int, request_seed: int, repeat_rate: float, prompt: str) -> None:
-        self.seed = seed ^ request_seed
+        self.seed = (seed ^ request_seed) & _MASK
         self.repeat_rate = repeat_rate
-        self.character = _character(section(prompt, PERSONA))
-        people, _, reach = section(prompt, PEOPLE).partition(_REACH)
+        parts = defaultdict(str, sections(prompt))
+        self.character = _character(parts[PERSONA])
+        people, _, reach = parts[PEOPLE].partition(_REACH)
         self.listeners = frozenset(people.strip().removeprefix(_LISTENERS).rstrip(".").split(", "))
         self.reach: list[str] = _loads(reach) if reach else []
-        self.heard = self._take_up(_stimuli(section(prompt, NOW)))
-        self.remembered = self._look_back(prompt) if self.chance("remember") < _LOOK_BACK else None
+        self.heard = self._take_up(_stimuli(parts[NOW]))
+        self.remembered = (
+            self._look_back(parts[NOTES] + "\n" + parts[RECENTLY]) if self.chance("remember") < _LOOK_BACK else None
+        )
+
+    def draw(self, purpose: str) -> int:
+        return xxhash.xxh3_64_intdigest(purpose.encode(), self.seed)
 
     def chance(self, purpose: str) -> float:
-        return uniform(self.seed, purpose)
+        return self.draw(purpose) / _TWO_64
 
     def pick(self, purpose: str, among: Sequence[str]) -> str:
-        return among[draw(self.seed, purpose) % len(among)]
+        return among[self.draw(purpose) % len(among)]
 
     def write(self) -> str:
         heard = self.heard
@@ -180,19 +189,15 @@ class _Turn:
         ]
         if not weighted:
             return None
-        _, who, text = weighted[draw(self.seed, "stimulus") % len(weighted)]
+        _, who, text = weighted[self.draw("stimulus") % len(weighted)]
         return _heard(who, text)
 
-    def _look_back(self, prompt: str) -> _Heard | None:
+    def _look_back(self, earlier: str) -> _Heard | None:
         """Choose something with a number in it that the prompt still holds from earlier."""
-        lines = [
-            line
-            for line in f"{section(prompt, NOTES)}\n{section(prompt, RECENTLY)}".splitlines()
-            if _DIGIT.search(line, 20)
-        ]
+        lines = [line for line in earlier.splitlines() if _DIGIT.search(line, 20)]
         if not lines:
             return None
-        found = _REMEMBERED_LINE.match(lines[draw(self.seed, "memory") % len(lines)])
+        found = _REMEMBERED_LINE.match(lines[self.draw("memory") % len(lines)].strip())
         return _heard(found[1], found[2]) if found and found[1] != self.character.name else None
 
     def _stance(self, heard: _Heard) -> str:
@@ -204,7 +209,7 @@ class _Turn:
     def _belief(self, heard: _Heard | None) -> str:
         """The belief that has most to do with what was heard; among equals, a drawn one."""
         beliefs = self.character.beliefs
-        start = draw(self.seed, "belief") % len(beliefs)
+        start = self.draw("belief") % len(beliefs)
         order = [*beliefs[start:], *beliefs[:start]]
         return max(order, key=lambda belief: len(belief[1] & heard.words) if heard else 0)[0]
 

@@ -61,9 +61,11 @@ def act_prompt(agent: Agent, stage: Stage, step: int, heard: Sequence[Message]) 
 
 
 def _line(record: Record) -> str:
+    # One line each: what somebody said must not be able to look like a section of the prompt.
     verb = "thought" if record.kind == "THINK" else "said"
-    return f"step {record.step}, {record.source} {verb}: {record.text}"
+    return f"step {record.step}, {record.source} {verb}: {record.text}".replace("\n", " ")
 
 
 def _notes(notes: Sequence[Note]) -> str:
-    return "\n".join(f"- steps {note.first_step} to {note.last_step}: {note.text}" for note in notes) or "none yet"
+    told = (f"- steps {note.first_step} to {note.last_step}: {note.text}".replace("\n", "\n  ") for note in notes)
+    return "\n".join(told) or "none yet"

@@ -14,7 +14,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from troupelab.text.words import content_words
+from troupelab.text.words import analyse
 
 __all__ = ["Embedder", "HashingEmbedder", "Vectors", "mean_direction"]
 
@@ -48,12 +48,16 @@ def _word_places(word: str, slots: int) -> tuple[int, int]:
     return whole % slots, stem % slots
 
 
-def _places(text: str, slots: int) -> list[int]:
-    words = set(content_words(text))
-    return [place for word in words for place in _word_places(word, slots)]
+def _vector(text: str, dims: int) -> NDArray[np.float32]:
+    words: frozenset[str] = frozenset().union(*(sentence.words for sentence in analyse(text)))
+    places = [place for word in words for place in _word_places(word, 2 * dims)]
+    counts = np.bincount(np.array(places, dtype=np.intp), minlength=2 * dims).astype(np.float32).reshape(dims, 2)
+    vector: NDArray[np.float32] = counts[:, 1] - counts[:, 0]
+    norm = np.sqrt(np.vecdot(vector, vector))
+    return vector / norm if norm else vector
 
 
-_places_cached = lru_cache(maxsize=2_048)(_places)  # every hearer of a text remembers, and so embeds, the same one
+_vector_cached = lru_cache(maxsize=4_096)(_vector)  # every hearer of a text remembers, and so embeds, the same one
 
 
 class HashingEmbedder:
@@ -82,18 +86,8 @@ class HashingEmbedder:
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """One unit vector a text, shape (len(texts), dims); a text without words has the zero vector."""
-        slots = 2 * self._dims
-        filled: list[int] = []
-        for row, text in enumerate(texts):
-            places = (_places_cached if len(text) <= _CACHED_CHARS else _places)(text, slots)
-            base = row * slots
-            filled += [base + place for place in places]
-        counts = np.bincount(np.array(filled, dtype=np.intp), minlength=len(texts) * slots).reshape(-1, self._dims, 2)
-        vectors = (counts[:, :, 1] - counts[:, :, 0]).astype(np.float32)
-        norms = np.sqrt(np.vecdot(vectors, vectors))
-        norms[norms == 0] = 1.0
-        unit: Vectors = vectors / norms[:, np.newaxis]
-        return unit
+        rows = [(_vector_cached if len(text) <= _CACHED_CHARS else _vector)(text, self._dims) for text in texts]
+        return np.stack(rows) if rows else np.zeros((0, self._dims), dtype=np.float32)
 
 
 def mean_direction(vectors: Vectors) -> NDArray[np.float32]:

@@ -34,11 +34,13 @@ def key_sentences(texts: Sequence[str], retain_fraction: float, speakers: Sequen
     found = [
         (index, place, sentence) for index, text in enumerate(texts) for place, sentence in enumerate(analyse(text))
     ]
-    unique = list({sentence.text: (index, place, sentence) for index, place, sentence in reversed(found)}.values())[
-        ::-1
-    ]
-    frequency = Counter(word for _, _, sentence in found for word in sentence.words)
-    scored = sorted(unique, key=lambda item: (-_score(item[2], frequency), item[0], item[1]))
+    unique: dict[str, tuple[int, int, Sentence]] = {}
+    frequency: Counter[str] = Counter()
+    for item in found:
+        unique.setdefault(item[2].text, item)
+        frequency.update(item[2].words)
+    # Sorting is stable: equal scores stay in the order of the texts.
+    scored = sorted(unique.values(), key=lambda item: -_score(item[2], frequency))
     budget = retain_fraction * sum(map(len, texts))
 
     chosen: list[tuple[int, int, Sentence]] = []
@@ -49,7 +51,7 @@ def key_sentences(texts: Sequence[str], retain_fraction: float, speakers: Sequen
     for item in scored:
         speaker = speakers[item[0]] if speakers else ""
         claims = {(speaker, fact) for fact in item[2].facts}
-        if claims <= facts:
+        if not claims or claims <= facts:
             left.append(item)
             continue
         chosen.append(item)
@@ -72,4 +74,4 @@ def key_sentences(texts: Sequence[str], retain_fraction: float, speakers: Sequen
 def _score(sentence: Sentence, frequency: Counter[str]) -> float:
     if not sentence.words:
         return 0.0
-    return round(sum(frequency[word] for word in sentence.words) / len(sentence.words), 5)
+    return round(sum(map(frequency.__getitem__, sentence.words)) / len(sentence.words), 5)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 __all__ = ["Sentence", "analyse", "content_words"]
 
-_SENTENCE_END = re.compile(r"(?<=[.!?…。！？])[\"'”’)\]]*\s+|\n+")
+_SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’)\]]*\s+|\n+")
 _WORD = re.compile(r"\d+(?:[.,:/-]\d+)*%?|[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _CACHED_CHARS = 2_000
 
@@ -58,16 +58,19 @@ def _facts(words: list[str]) -> frozenset[str]:
 
 def _analyse(text: str) -> tuple[Sentence, ...]:
     sentences = []
-    for part in _SENTENCE_END.split(text):
+    start = 0
+    for end in [*(match.end() for match in _SENTENCE_END.finditer(text)), len(text)]:
+        part = text[start:end].strip()
+        start = end
         words = _WORD.findall(part)
         if words:
-            lower = (word.lower() for word in words)
-            meaning = frozenset(word for word in lower if word not in _STOP and (len(word) > 2 or word[0].isdigit()))
-            sentences.append(Sentence(part.strip(), meaning, _facts(words)))
+            lower = [word.lower() for word in words]
+            meaning = frozenset([word for word in lower if word not in _STOP and (len(word) > 2 or word[0].isdigit())])
+            sentences.append(Sentence(part, meaning, _facts(words)))
     return tuple(sentences)
 
 
-_analyse_cached = lru_cache(maxsize=2_048)(_analyse)
+_analyse_cached = lru_cache(maxsize=4_096)(_analyse)
 
 
 def analyse(text: str) -> tuple[Sentence, ...]:
