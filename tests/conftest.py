@@ -30,3 +30,8 @@ def real_events() -> list[dict[str, Any]]:
 def real_personas() -> list[dict[str, Any]]:
     """Persona files that are published with TinyTroupe."""
     return _real("real_personas.jsonl.gz")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the browser's tests last: playwright keeps an event loop in the main thread, where others call asyncio.run."""
+    items.sort(key=lambda item: "browser" in item.path.parts)

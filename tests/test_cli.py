@@ -8,6 +8,8 @@ import re
 import signal
 import subprocess
 import sys
+import time
+import urllib.error
 import urllib.request
 
 import pytest
@@ -114,6 +116,18 @@ def test_breaking_off_prints_what_was_done():
     assert json.loads(out)["state"] == "stopped"
 
 
+def fetched(address, timeout_s):
+    """What a server answers, once it listens."""
+    until = time.monotonic() + timeout_s
+    while True:
+        try:
+            with urllib.request.urlopen(address, timeout=10) as answer:
+                return answer.read()
+        except urllib.error.URLError:
+            assert time.monotonic() < until, "the server never answered"
+            time.sleep(0.1)
+
+
 def test_the_lab_serves_the_quickstart(tmp_path):
     """`troupelab lab` prints an address under which JupyterLab answers with the quickstart, and ends on Ctrl-C."""
     environment = {
@@ -130,12 +144,8 @@ def test_the_lab_serves_the_quickstart(tmp_path):
         address = re.search(
             r"http://127\.0\.0\.1:\d+/lab/tree/01_quickstart\.ipynb\?token=\w+", process.stdout.readline()
         )[0]
-        for line in process.stdout:
-            if "is running at" in line:
-                break
         contents = address.replace("/lab/tree/", "/api/contents/")
-        with urllib.request.urlopen(contents, timeout=30) as answer:
-            assert json.load(answer)["name"] == "01_quickstart.ipynb"
+        assert json.loads(fetched(contents, timeout_s=60))["name"] == "01_quickstart.ipynb"
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.communicate(timeout=30)
@@ -198,6 +208,7 @@ def test_a_benchmark_speaks_the_common_language(monkeypatch, capsys):
     from troupelab.bench import engine
 
     monkeypatch.setattr(engine, "_efficiency", lambda agents, slots, steps, latency_s: 0.9)
+    monkeypatch.setattr(engine, "_CPU_STEPS", 10)
     assert main(["bench", "engine", "--quick", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {"name", "figures", "spread", "machine", "versions", "load", "commit"} <= found.keys()

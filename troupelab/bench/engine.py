@@ -27,6 +27,7 @@ from troupelab.text.embed import HashingEmbedder
 __all__ = ["run"]
 
 _SEED = 7
+_CPU_STEPS = 100
 
 
 def run(*, quick: bool = False) -> dict[str, object]:
@@ -66,7 +67,7 @@ def _cpu_ms(model: Model, *, vectors: bool) -> float:
     """CPU of an act with no waiting at all, long enough that consolidation has its usual share."""
     world = World.sample(100, seed=_SEED)
     embedder = HashingEmbedder() if vectors else None
-    run = Run(world, model, limits=Limits(max_concurrency=100), steps=100, seed=_SEED, embedder=embedder)
+    run = Run(world, model, limits=Limits(max_concurrency=100), steps=_CPU_STEPS, seed=_SEED, embedder=embedder)
     began = time.process_time()
     run.start().wait()
     return (time.process_time() - began) * 1000 / run.progress().acts_done

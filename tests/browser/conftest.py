@@ -1,0 +1,69 @@
+"""Fixtures for tests in a browser: a JupyterLab server, Chromium, and a notebook in a page."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from browser.jupyter import JupyterServer, Notebook
+    from playwright.sync_api import Browser
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """Chromium, driven by playwright; tests are skipped where it is missing, unless it was asked for."""
+    needed = os.environ.get("TROUPELAB_REQUIRE_BROWSER") == "1" or bool(os.environ.get("CI"))
+    path = next(
+        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+    )
+    try:
+        from browser.jupyter import QUIET_CHROMIUM
+        from playwright.sync_api import sync_playwright
+    except ImportError as error:
+        if needed:
+            raise
+        pytest.skip(f"a package for tests in a browser is missing: {error}")
+    if path is None:
+        if needed:
+            pytest.fail("Chromium is needed here (TROUPELAB_REQUIRE_BROWSER or CI is set) and was not found")
+        pytest.skip("Chromium was not found")
+    root = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=path, args=[*QUIET_CHROMIUM, *root])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def server(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
+    """A JupyterLab server for all tests."""
+    from browser.jupyter import JupyterServer
+
+    running = JupyterServer(tmp_path_factory.mktemp("jupyter"))
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def notebook(server: JupyterServer, chromium: Browser) -> Iterator[Callable[..., Notebook]]:
+    """Makes a notebook out of cells and opens it in a page of its own."""
+    from browser.jupyter import Notebook
+
+    open_ones: list[Notebook] = []
+
+    def make(name: str, cells: Sequence[str], *, width: int = 1600, height: int = 1250, dark: bool = False) -> Notebook:
+        context = chromium.new_context(
+            viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
+        )
+        open_ones.append(Notebook(server, context.new_page(), name, cells))
+        return open_ones[-1]
+
+    yield make
+    for one in open_ones:
+        one.close()
+        one.page.context.close()

@@ -1,0 +1,115 @@
+"""The report: one page that needs nothing else, holds what the run was, and cannot be harmed by what agents say."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import plotly.offline
+import pytest
+from browser.stand_in import StandInRun
+
+from troupelab.dashboard.report import report
+from troupelab.events import ActionTaken
+from troupelab.limits import Limits
+
+EVIL = "</script><img src=x onerror=alert(1)>"
+
+
+class _Tags(HTMLParser):
+    """Collects a page's tags, and whatever would be loaded from elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.loads: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.loads += [value or "" for name, value in attrs if name in {"src", "href", "srcset", "data", "onerror"}]
+
+
+@pytest.fixture
+def run() -> StandInRun:
+    """A run with consolidations, a changed limit, and agents who would like to be markup."""
+    made = StandInRun([EVIL, "Bo", "Cy"], seed=11, limits=Limits(recent_max_records=30))
+    for number in range(900):
+        made.act(number / 100)
+    made._begun = time.monotonic() - 9.0
+    made.limits.update(recent_max_records=20, note=EVIL)
+    made.recorder.emit(ActionTaken(9.0, 300, 0, 0, "TALK", "Bo", EVIL))
+    return made
+
+
+def _figures(page: str) -> list[dict[str, object]]:
+    return [
+        json.loads(found) for found in re.findall(r'<script type="application/json">(.*?)</script>', page, re.DOTALL)
+    ]
+
+
+def test_a_report_is_one_page_that_loads_nothing(run: StandInRun, tmp_path: Path) -> None:
+    """plotly.js stands in it once, and no tag refers to anything outside."""
+    path = report(run, tmp_path / "run.html")
+    page = path.read_text(encoding="utf-8")
+    library = plotly.offline.get_plotlyjs()
+    assert page.count(library[-2000:-200].replace("</script", "<\\/script")) == 1
+    tags = _Tags()
+    tags.feed(page)
+    assert tags.loads == []
+    assert tags.tags.count("script") == 6
+    assert "img" not in tags.tags
+
+
+def test_a_report_holds_what_the_run_was(run: StandInRun, tmp_path: Path) -> None:
+    """World, seed, versions, limits, their changes, the numbers, four figures and the transcript are there."""
+    page = report(run, tmp_path / "run.html").read_text(encoding="utf-8")
+    figures = _figures(page)
+    titles = " ".join(figure["layout"]["title"]["text"] for figure in figures)  # type: ignore[index]
+    assert len(figures) == 4
+    for name in ("memory per agent", "model latency", "consolidation events", "throughput"):
+        assert name in titles
+    for fact in (
+        "<th>seed</th><td>11</td>",
+        "plotly version",
+        "recent_max_records",
+        "30 records → 20 records",
+        "<th>acts</th><td>900</td>",
+    ):
+        assert fact in page
+    assert "In step 299 I would say" in page
+
+
+def test_what_agents_say_is_escaped(run: StandInRun, tmp_path: Path) -> None:
+    """Neither a name, a note nor a speech can close a script or open a tag."""
+    page = report(run, tmp_path / "run.html").read_text(encoding="utf-8")
+    assert "<img" not in page.replace(plotly.offline.get_plotlyjs(), "")
+    assert "&lt;/script&gt;&lt;img" in page
+
+
+def test_a_report_of_a_run_that_has_not_begun_is_whole(tmp_path: Path) -> None:
+    """Before the first event the page says what would be there."""
+    page = report(StandInRun(3), tmp_path / "empty.html").read_text(encoding="utf-8")
+    assert "all limits stayed as they were" in page
+    assert "will appear" in page
+
+
+def test_a_report_that_fails_leaves_the_old_page(
+    run: StandInRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page is whole or absent: when the last step fails, the old one stays and nothing is left beside it."""
+    path = tmp_path / "run.html"
+    path.write_text("old", encoding="utf-8")
+
+    def full(self: Path, target: Path) -> None:
+        raise OSError("no space")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="no space"):
+        report(run, path)
+    assert [file.name for file in tmp_path.iterdir()] == ["run.html"]
+    assert path.read_text(encoding="utf-8") == "old"
+    with pytest.raises(FileNotFoundError):
+        report(run, tmp_path / "nowhere" / "run.html")

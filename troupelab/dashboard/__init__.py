@@ -1,0 +1,12 @@
+"""What we show: controls, live panels, the dashboard, the launcher and the report page.
+
+Importing this imports ipywidgets, anywidget and plotly; `import troupelab` alone does not.
+"""
+
+from __future__ import annotations
+
+from troupelab.dashboard.dashboard import Dashboard
+from troupelab.dashboard.lab import Lab
+from troupelab.dashboard.report import report
+
+__all__ = ["Dashboard", "Lab", "report"]

@@ -1,0 +1,181 @@
+"""The launcher: choose a world, a model and limits, press Start, and watch, all in one widget that is made once.
+
+Below the choices stands one dashboard. It shows a run that is ready until Start is pressed, and its limits are those to begin
+with; when a run has ended, Start makes the next one and shows it in the same place. Handlers make a run and start it, which
+returns at once. What our code refuses is shown as a sentence.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets as widgets
+
+from troupelab.dashboard.controls import close_parts
+from troupelab.dashboard.dashboard import Dashboard
+from troupelab.dashboard.look import for_page
+from troupelab.errors import InputError, RunError, TroupeLabError
+from troupelab.limits import Limits
+from troupelab.models.scripted import ScriptedModel
+from troupelab.people.world import World
+from troupelab.run import Run
+
+if TYPE_CHECKING:
+    from troupelab.models.model import Model
+
+__all__ = ["Lab"]
+
+ABOUT_MODEL = "plays every persona by itself: no key, no network, no cost"
+
+
+class Lab(widgets.VBox):  # type: ignore[misc]
+    """Chooses, starts and shows runs, one after the other, in one place.
+
+    `lab.run` is the run that is shown.
+
+    Args:
+        world: a World, or the name of one that ships with the package.
+        agents: how many agents, for worlds that sample their personas; None for as many as the world says.
+        steps: how many steps; None for as many as the world says.
+        seed: of the run and of the scripted model.
+        model: a model of your own; None for the scripted one, with the latency that the form says.
+        latency_s: the scripted model's usual latency, in seconds.
+        limits: the limits to begin with.
+
+    Raises:
+        WorldError: the world cannot be used.
+
+    >>> lab = Lab(world="product_launch", steps=2, latency_s=0.0)
+    >>> lab.start().wait(timeout=60).state
+    'done'
+    >>> lab.close()
+    """
+
+    def __init__(
+        self,
+        world: World | str = "product_launch",
+        *,
+        agents: int | None = None,
+        steps: int | None = None,
+        seed: int = 7,
+        model: Model | None = None,
+        latency_s: float = 0.3,
+        limits: Limits | None = None,
+    ) -> None:
+        self._own_world = world if isinstance(world, World) else None
+        self._own_model = model
+        self._form = self._make_form(world if isinstance(world, str) else world.name, agents, seed, latency_s)
+        shown = self._look_at_world(agents)
+        self._steps.value = steps or shown.steps
+        self.run = self._make_run(limits or Limits())
+        self.dashboard = Dashboard(self.run, start_button=False)
+        super().__init__([self._form, self.dashboard])
+        self._world.observe(lambda _: self._attempt(self._choose_world), "value")
+        for choice in (self._agents, self._steps, self._seed, self._latency):
+            choice.observe(lambda _: self._attempt(self._prepare), "value")
+
+    def __repr__(self) -> str:
+        return f"<Lab of {self.run!r}>"
+
+    # ------------------------------------------------------------------ the form
+
+    def _make_form(self, world: str, agents: int | None, seed: int, latency_s: float) -> Any:
+        names = [world] if self._own_world is not None else World.names()
+        if world not in names:
+            raise InputError("Lab", "world", f"one of {', '.join(names)}", found=repr(world))
+        wide, narrow = {"width": "280px"}, {"width": "170px"}
+        self._world = widgets.Dropdown(options=names, value=world, description="world", layout=wide)
+        self._agents = widgets.BoundedIntText(value=agents or 1, min=1, max=10_000, description="agents", layout=narrow)
+        self._steps = widgets.BoundedIntText(value=1, min=1, max=1_000_000, description="steps", layout=narrow)
+        self._seed = widgets.BoundedIntText(value=seed, min=0, max=2**31 - 1, description="seed", layout=narrow)
+        names = ["scripted" if self._own_model is None else self._own_model.name]
+        self._model = widgets.Dropdown(
+            options=names, description="model", layout={"width": "220px"}, tooltip=ABOUT_MODEL
+        )
+        about = "the scripted model's usual latency, in seconds"
+        shared = {
+            "min": 0.0,
+            "max": 60.0,
+            "step": 0.05,
+            "description": "latency, s",
+            "layout": narrow,
+            "tooltip": about,
+        }
+        self._latency = widgets.BoundedFloatText(value=latency_s, **shared)
+        self._latency.layout.display = None if self._own_model is None else "none"
+        self._button = widgets.Button(
+            description="Start", icon="play", button_style="primary", tooltip="start a run of these choices"
+        )
+        self._button.on_click(lambda _: self._attempt(self.start))
+        self._about = widgets.HTML()
+        row = widgets.HBox(
+            [self._world, self._agents, self._steps, self._seed, self._model, self._latency, self._button]
+        )
+        row.add_class("troupelab-form")
+        return widgets.VBox([row, self._about])
+
+    def _look_at_world(self, agents: int | None) -> World:
+        """Say what the chosen world is, and offer a number of agents where it samples them."""
+        world = self._own_world or World.load(self._world.value)
+        sampled = self._samples()
+        self._agents.layout.display = None if sampled else "none"
+        if agents is None or not sampled:
+            self._agents.value = len(world.personas)
+        who = "" if sampled else f" With {', '.join(world.agent_names)}."
+        self._about.value = f'<p class="troupelab-about">{for_page(world.description + who, 700)}</p>'
+        return world
+
+    def _samples(self) -> bool:
+        if self._own_world is not None:
+            return False
+        try:
+            World.load(self._world.value, agents=2)
+        except TroupeLabError:
+            return False
+        return True
+
+    def _choose_world(self) -> None:
+        self._steps.value = self._look_at_world(None).steps
+        self._prepare()
+
+    def _attempt(self, action: Any) -> None:
+        self.dashboard.attempt(action)
+
+    # ------------------------------------------------------------------ runs
+
+    def _make_run(self, limits: Limits) -> Run:
+        world = self._own_world
+        if world is None:
+            agents = self._agents.value if self._samples() else None
+            world = World.load(self._world.value, agents=agents, seed=self._seed.value)
+        model = self._own_model or ScriptedModel(self._seed.value, latency_s=self._latency.value)
+        return Run(world, model, limits=limits, steps=self._steps.value, seed=self._seed.value)
+
+    def _prepare(self) -> None:
+        """Let a run that has not begun follow the choices."""
+        if self.run.state == "ready":
+            self._show(self._make_run(self.run.limits.current))
+
+    def _show(self, run: Run) -> None:
+        self.run = run
+        self.dashboard.attach(run)
+
+    def start(self) -> Run:
+        """Start a run of the present choices and limits, and show it; what the Start button does.
+
+        Raises:
+            RunError: a run of this lab is still going on.
+            WorldError: the world cannot be used.
+        """
+        if self.run.state not in {"ready", "done", "stopped", "failed"}:
+            raise RunError(
+                f"this lab's run is still {self.run.state}: stop it, or let it end, before you start another"
+            )
+        if self.run.state != "ready":
+            self._show(self._make_run(self.run.limits.current))
+        return self.run.start()
+
+    def close(self) -> None:
+        """Free the widgets; a run that goes on is left to go on."""
+        close_parts(self)
+        super().close()

@@ -1,0 +1,156 @@
+"""The numbers beside the charts, and the rows below them: written as text and as escaped HTML.
+
+Only the dashboard's UI thread calls this.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from troupelab.dashboard.look import bytes_text, count_text, for_page, seconds_text
+from troupelab.dashboard.panel import News
+from troupelab.dashboard.panels import Panels
+
+if TYPE_CHECKING:
+    from troupelab.run import Run
+
+__all__ = ["Readings", "error_rows", "numbers_html", "title_text", "transcript_rows"]
+
+SHOWN_ROWS = 200
+ENDED = ("done", "stopped", "failed")
+
+
+class Readings:
+    """What a run's numbers are now."""
+
+    def __init__(self, run: Run, panels: Panels) -> None:
+        self._run = run
+        self._panels = panels
+        self._rss_bytes = 0
+        self._slowest_s = 0.0
+        self._attempts = 0
+        self._kept = ""
+        self.actions: deque[tuple[Any, ...]] = deque(maxlen=SHOWN_ROWS)
+        self.errors: deque[tuple[Any, ...]] = deque(maxlen=SHOWN_ROWS)
+        self.error_count = 0
+
+    def take(self, news: News) -> None:
+        """Take in what is new."""
+        if "process" in news:
+            self._rss_bytes = int(news["process"].columns["rss_bytes"][-1])
+        if "calls" in news:
+            rows = news["calls"].columns
+            self._slowest_s = max(self._slowest_s, float(rows["latency_s"].max()))
+            self._attempts = max(self._attempts, int(rows["attempts"].max()))
+        if "consolidations" in news:
+            self._kept = f"last kept: {news['consolidations'].columns['kept_fraction'][-1]:.2f}"
+        if "actions" in news:
+            rows = {name: column[-2 * SHOWN_ROWS :].tolist() for name, column in news["actions"].columns.items()}
+            told = zip(rows["step"], rows["agent"], rows["action"], rows["target"], rows["content"], strict=True)
+            self.actions.extend(row for row in told if row[2] != "DONE")
+        if "errors" in news:
+            self.error_count += len(news["errors"])
+            rows = {name: column[-SHOWN_ROWS:].tolist() for name, column in news["errors"].columns.items()}
+            self.errors.extend(
+                zip(rows["at_s"], rows["step"], rows["agent"], rows["kind"], rows["message"], strict=True)
+            )
+
+    def _largest(self, name: str) -> float | None:
+        values = self._panels.memory.latest(name)
+        return None if np.isnan(values).all() else float(np.nanmax(values))
+
+    def in_use(self) -> dict[str, str]:
+        """For the limits that have such a thing: how much of them is used now."""
+        told = {}
+        for limit, column in (("recent_max_records", "recent_records"), ("semantic_max_notes", "notes")):
+            if (largest := self._largest(column)) is not None:
+                told[limit] = f"in use: {largest:,.0f} at most"
+        if (largest := self._largest("recent_bytes")) is not None:
+            told["recent_max_bytes"] = f"in use: {bytes_text(largest)} at most"
+        if self._kept:
+            told["retain_fraction"] = self._kept
+        told["max_concurrency"] = f"in flight: {self._run.in_flight}, waiting: {self._run.queued}"
+        if self._slowest_s:
+            told["timeout_s"] = f"slowest call: {seconds_text(self._slowest_s)}"
+            told["max_attempts"] = f"most needed: {self._attempts}"
+        return told
+
+    def numbers(self) -> dict[str, str]:
+        """The line of numbers: what each is, and its value with its unit."""
+        panels, run = self._panels, self._run
+        ended = run.state in ENDED
+        p95 = panels.latency.recent(0.95)
+        total = panels.memory.latest("total_bytes")
+        told = {
+            "throughput": f"{count_text(panels.throughput.recent(run.now_s(), 1e9 if ended else 2.0))} acts/s"
+            + (" on average" if ended else ""),
+            "p95 latency": "none yet" if np.isnan(p95) else seconds_text(p95),
+            "calls in flight": f"{run.in_flight} of {run.limits.max_concurrency}",
+            "memory, all agents": bytes_text(float(np.nansum(total))),
+            "consolidations": count_text(panels.consolidations.total),
+            "process": bytes_text(self._rss_bytes) if self._rss_bytes else "unknown yet",
+        }
+        if self.error_count:
+            told["errors"] = count_text(self.error_count)
+        return told
+
+
+def title_text(run: Run) -> str:
+    """The header as HTML: the run's name, its agents, how far it is, and how long it will take."""
+    done = run.progress()
+    parts = [
+        f"<b>{for_page(run.name, 60)}</b>",
+        f"{len(run.agent_names)} agents",
+        f"step {max(0, done.step + 1)} of {done.steps}",
+    ]
+    parts.append(f"<b>{for_page(run.state)}</b>")
+    if run.state in ENDED:
+        parts.append(f"after {seconds_text(done.elapsed_s)}")
+    elif done.left_s is not None and run.state == "running":
+        parts.append(f"{seconds_text(done.left_s)} left")
+    return " · ".join(parts)
+
+
+def numbers_html(numbers: dict[str, str]) -> str:
+    """The line of numbers as HTML."""
+    cells = (
+        f"<span><small>{for_page(name)}</small> <b>{for_page(value)}</b></span>" for name, value in numbers.items()
+    )
+    return f'<div class="troupelab-numbers">{"".join(cells)}</div>'
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], numeric: int) -> str:
+    """A table whose first `numeric` columns are numbers; all cells are escaped here."""
+    top = "".join(f"<th>{for_page(name)}</th>" for name in head)
+    body = []
+    for row in rows:
+        cells = (
+            f'<td class="number">{for_page(cell)}</td>' if place < numeric else f"<td>{for_page(cell)}</td>"
+            for place, cell in enumerate(row)
+        )
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+
+
+def _who(run: Run, agent: int) -> str:
+    return run.agent_names[agent] if 0 <= agent < len(run.agent_names) else "all"
+
+
+def transcript_rows(run: Run, actions: deque[tuple[Any, ...]], *, newest_first: bool = True) -> str:
+    """The last actions as an HTML table."""
+    if not actions:
+        return "<p>What the agents say, think and do will appear here.</p>"
+    rows = [(str(step), _who(run, agent), action, target, content) for step, agent, action, target, content in actions]
+    return _table(("step", "agent", "action", "to", "content"), rows[::-1] if newest_first else rows, 1)
+
+
+def error_rows(run: Run, errors: deque[tuple[Any, ...]]) -> str:
+    """The last errors as an HTML table, the newest first."""
+    if not errors:
+        return "<p>No errors so far. What goes wrong, and what was done about it, will appear here.</p>"
+    rows = [(f"{at_s:.1f}", str(step), _who(run, agent), kind, message) for at_s, step, agent, kind, message in errors]
+    return _table(("second", "step", "agent", "kind", "what happened"), rows[::-1], 2)

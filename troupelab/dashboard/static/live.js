@@ -1,0 +1,226 @@
+// Draws the live panels: takes the figures and what is new in them from the kernel, and hands each frame to plotly.js.
+// plotly.js itself comes from the kernel too, out of the installed Python package, once a page: nothing is asked of a CDN.
+// All texts are put into Plotly escaped by the kernel, or into the page as textContent.
+
+// Without the last two, plotly.js offers a button that uploads the chart to its maker.
+const CONFIG = {
+  displaylogo: false,
+  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+  showSendToCloud: false,
+  plotlyServerURL: "",
+};
+const PATIENCE_MS = 700;
+const REST = 1.5; // how long to rest after drawing, as a multiple of what the drawing and painting took
+
+const slot = (version) => `__troupelab_plotly_${version}`;
+
+async function evaluate(parts) {
+  const plain = new Blob(parts).stream().pipeThrough(new DecompressionStream("gzip"));
+  const source = await new Response(plain).text();
+  const module = { exports: {} };
+  const { Plotly: another } = globalThis;
+  new Function("module", "exports", "define", source)(module, module.exports, undefined);
+  globalThis.Plotly = another; // it names itself so; another version in the page keeps the name
+  return module.exports;
+}
+
+function at(target, path) {
+  return path.split(".").reduce((inner, name) => inner?.[name], target);
+}
+
+function put(target, path, value) {
+  const names = path.split(".");
+  const last = names.pop();
+  for (const name of names) target = target[name] ??= {};
+  target[last] = value;
+}
+
+// Cuts an array at `start` and adds what is new; a matrix arrives as rows of `width` numbers.
+function extend(trace, { key, start, texts, from, length, width }, numbers) {
+  const array = at(trace, key) ?? [];
+  array.length = start;
+  if (texts) array.push(...texts);
+  else if (width) for (let i = from; i < from + length; i += width) array.push(numbers.subarray(i, i + width));
+  else for (let i = from; i < from + length; i += 1) array.push(numbers[i]);
+  put(trace, key, array);
+}
+
+// Ends the plot where the room for direct labels begins, which is so many pixels wide at any width.
+function fit(layout, data, width) {
+  const end = Math.max(0.4, 1 - layout.meta.labels_px / (width - layout.margin.l - layout.margin.r));
+  layout.width = width;
+  layout.xaxis.domain = [0, end];
+  if (layout.xaxis2) layout.xaxis2.domain = [end + 0.005, 1];
+  for (const trace of data) if (trace.colorbar) trace.colorbar.x = end + 0.012;
+}
+
+// Resolves when what was drawn has been painted, or after a while where nothing is painted.
+function painted() {
+  const frames = new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+  return Promise.race([frames, pause(200)]);
+}
+
+const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+
+// Slider handles of ipywidgets have no name of their own, and tell a place in a list where people want the value.
+function nameHandles(root) {
+  for (const handle of root.querySelectorAll(".noUi-handle:not([data-troupelab])")) {
+    const box = handle.closest(".widget-hslider, .widget-inline-hbox");
+    const readout = box?.querySelector(".widget-readout");
+    handle.dataset.troupelab = "named";
+    handle.setAttribute("aria-label", box?.querySelector(".widget-label")?.textContent || "slider");
+    if (!readout) continue;
+    const tell = () => {
+      if (handle.getAttribute("aria-valuetext") !== readout.textContent) handle.setAttribute("aria-valuetext", readout.textContent);
+    };
+    new MutationObserver(tell).observe(readout, { childList: true, characterData: true, subtree: true });
+    new MutationObserver(tell).observe(handle, { attributeFilter: ["aria-valuetext"] });
+    tell();
+  }
+}
+
+function render({ model, el }) {
+  const view = Math.random().toString(36).slice(2);
+  const name = slot(model.get("plotly_version"));
+  const panels = new Map();
+  const parts = [];
+  let zoom = null;
+  let served = false;
+  let drawing = false;
+  let acks = [];
+  const observed = [];
+
+  el.classList.add("troupelab-panels");
+  const waiting = document.createElement("div");
+  waiting.className = "troupelab-waiting";
+  waiting.textContent = "The charts are on their way from the kernel…";
+  el.replaceChildren(waiting);
+
+  const root = () => el.closest(".troupelab-dashboard") ?? el;
+
+  function make(id, figure) {
+    const div = panels.get(id)?.div ?? el.appendChild(document.createElement("div"));
+    div.className = "troupelab-panel";
+    div.dataset.panel = id;
+    div.style.height = `${figure.layout.height}px`;
+    panels.set(id, { div, data: figure.data, layout: figure.layout, dirty: true, live: panels.get(id)?.live ?? false });
+  }
+
+  function take(header, numbers) {
+    for (const [id, figure] of Object.entries(header.figures ?? {})) make(id, figure);
+    for (const [id, patch] of Object.entries(header.panels)) {
+      const panel = panels.get(id);
+      if (!panel) continue;
+      for (const one of patch.puts) extend(panel.data[one.trace], one, numbers);
+      for (const [trace, settings] of patch.settings)
+        for (const [path, value] of Object.entries(settings)) put(panel.data[trace], path, value);
+      for (const [path, value] of Object.entries(patch.layout)) put(panel.layout, path, value);
+      panel.dirty = true;
+    }
+  }
+
+  async function draw() {
+    const Plotly = globalThis[name];
+    if (drawing || !Plotly || !panels.size) return;
+    drawing = true;
+    waiting.remove();
+    const began = performance.now();
+    const done = acks;
+    acks = [];
+    const color = getComputedStyle(el).color;
+    for (const [id, panel] of panels) {
+      const width = panel.div.clientWidth;
+      if (!panel.dirty || !width || document.hidden) continue;
+      panel.dirty = false;
+      const layout = structuredClone(panel.layout);
+      fit(layout, panel.data, width);
+      layout.datarevision = Math.random();
+      layout.font.color = color;
+      if (zoom) layout.xaxis.range = [...zoom];
+      await Plotly.react(panel.div, panel.data, layout, CONFIG);
+      if (!panel.live) listen(id, panel);
+      panel.live = true;
+    }
+    nameHandles(root());
+    for (const seq of done) model.send({ kind: "ack", view, seq });
+    if (!document.hidden) {
+      // A page that draws slowly draws less often: most of its main thread stays free for people's hands.
+      await painted();
+      await pause(Math.min(1000, REST * (performance.now() - began)));
+    }
+    drawing = false;
+    if (acks.length || [...panels.values()].some((panel) => panel.dirty && panel.div.clientWidth && !document.hidden)) schedule();
+  }
+
+  function schedule() {
+    if (document.hidden) setTimeout(draw, 0);
+    else requestAnimationFrame(draw);
+  }
+
+  function listen(id, panel) {
+    panel.div.on("plotly_relayout", (change) => {
+      if (change["xaxis.range[0]"] !== undefined) zoom = [change["xaxis.range[0]"], change["xaxis.range[1]"]];
+      else if ("xaxis.autorange" in change || "xaxis.range" in change) zoom = null;
+      else return;
+      redraw();
+    });
+    panel.div.on("plotly_click", ({ points }) => model.send({ kind: "click", view, panel: id, y: points[0].y, trace: points[0].curveNumber }));
+  }
+
+  function redraw() {
+    for (const panel of panels.values()) panel.dirty = true;
+    schedule();
+  }
+
+  async function hear(content, buffers) {
+    if (content.kind === "library") {
+      parts[content.part] = buffers[0];
+      if (globalThis[name] || parts.filter(Boolean).length < content.parts) return;
+      const library = await evaluate(parts.splice(0));
+      globalThis[name] ??= library;
+      schedule();
+    } else if (content.kind === "frame") {
+      if (content.figures) served = true;
+      if (!served) return;
+      const raw = buffers[0];
+      take(content, raw ? new Float32Array(raw.buffer.slice(raw.byteOffset, raw.byteOffset + raw.byteLength)) : null);
+      acks.push(content.seq);
+      schedule();
+    }
+  }
+
+  let asked = 0;
+  const ask = () => {
+    if (!served) model.send({ kind: "ready", view, library: name in globalThis, again: asked++ > 12 });
+    else if (globalThis[name]) clearInterval(asking);
+    nameHandles(root());
+  };
+  const asking = setInterval(ask, PATIENCE_MS);
+  model.on("msg:custom", hear);
+  ask();
+  // JupyterLab sends each control's first message to the kernel's main thread, later ones past it: spend the first one now.
+  for (const id of model.get("controls")) {
+    model.widget_manager.get_model(id).then((control) => control.send({ kind: "warm" }, {}), () => {});
+  }
+
+  const resized = new ResizeObserver(redraw);
+  resized.observe(el);
+  const themed = new MutationObserver(redraw);
+  themed.observe(document.body, { attributeFilter: ["data-jp-theme-light", "data-jp-theme-name", "class"] });
+  observed.push(resized, themed);
+  document.addEventListener("visibilitychange", redraw);
+  const named = () => setTimeout(() => nameHandles(root()), 300);
+  document.addEventListener("click", named);
+
+  return () => {
+    clearInterval(asking);
+    model.off("msg:custom", hear);
+    for (const observer of observed) observer.disconnect();
+    document.removeEventListener("visibilitychange", redraw);
+    document.removeEventListener("click", named);
+    for (const panel of panels.values()) globalThis[name]?.purge(panel.div);
+    model.send({ kind: "gone", view });
+  };
+}
+
+export default { render };
