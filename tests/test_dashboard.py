@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import gc
 import json
-import subprocess
-import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -610,11 +607,3 @@ def test_the_lab_offers_agents_only_where_a_world_samples_them() -> None:
         lab.close()
     with pytest.raises(InputError, match="product_launch"):
         Lab("no_such_world")
-
-
-def test_importing_the_package_imports_no_widgets() -> None:
-    """`import troupelab` stays quick: ipywidgets, plotly, anywidget and pandas wait until they are needed."""
-    code = "import sys, troupelab; print(sorted({'ipywidgets', 'plotly', 'anywidget', 'pandas'} & set(sys.modules)))"
-    root = Path(__file__).resolve().parents[1]
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
-    assert told.stdout.strip() == "[]"

@@ -10,7 +10,6 @@ import random
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,20 +27,9 @@ from troupelab.events import (
     RunChanged,
 )
 from troupelab.limits import LimitChange, Limits, LiveLimits
+from troupelab.run import Progress
 from troupelab.telemetry.frames import Frames
 from troupelab.telemetry.recorder import Recorder
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is."""
-
-    step: int
-    steps: int
-    acts_done: int
-    acts_total: int
-    elapsed_s: float
-    left_s: float | None
 
 
 class _World:

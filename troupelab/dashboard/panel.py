@@ -7,6 +7,7 @@ Plotly's figures are not thread safe.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
@@ -180,7 +181,7 @@ def _mark_text(row: Mapping[str, Any]) -> str:
     return "<br>".join(line for line in lines if line)
 
 
-class Panel:
+class Panel(ABC):
     """One chart: its figure, what it has taken in, and what the browser has of it."""
 
     name: ClassVar[str] = ""
@@ -249,22 +250,22 @@ class Panel:
                 name="limit change",
             )
 
+    @abstractmethod
     def take(self, news: News) -> None:
         """Take in new rows."""
-        raise NotImplementedError
 
+    @abstractmethod
     def traces(self) -> list[Trace]:
         """What the traces should be now, the marks left out."""
-        raise NotImplementedError
 
+    @abstractmethod
     def settings(self) -> dict[str, Any]:
         """What the layout should be now, by dotted path: the title, the labels, the ranges."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def empty(self) -> bool:
         """Whether there is nothing to draw yet."""
-        raise NotImplementedError
 
     def _now(self) -> tuple[list[Trace], dict[str, Any]]:
         traces = [*self.traces(), *[self.clock.marks() for _ in self.mark_axes]]
