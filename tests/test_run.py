@@ -397,6 +397,31 @@ def test_a_consolidation_that_breaks_loses_nothing():
         assert kept == agent.memory.stored
 
 
+def test_large_consolidations_run_beside_the_loop_and_small_ones_on_it():
+    """A job of many records is handed to the worker's thread; a small one is not worth it, and both give notes."""
+
+    class Watched(tl.HashingEmbedder):
+        def __init__(self):
+            super().__init__(64)
+            self.threads = {}
+
+        def embed(self, texts):
+            self.threads[len(texts)] = threading.current_thread().name
+            return super().embed(texts)
+
+    watched = Watched()
+    run = quick_run(steps=20, embedder=watched, limits=tl.Limits(recent_max_records=120, consolidate_to=0.0)).start(
+        paused=True
+    )
+    run.limits.update(recent_max_records=8, agents=["Elif Aydın"])
+    run.resume()
+    run.wait(60)
+    assert all("consolidate" in name for count, name in watched.threads.items() if count > 110)
+    assert all("consolidate" not in name for count, name in watched.threads.items() if count < 20)
+    assert min(watched.threads) < 20 < 110 < max(watched.threads)
+    assert all(agent.memory.notes for agent in run._stage.agents)
+
+
 def test_a_fault_in_the_engine_ends_the_run_loudly(monkeypatch, caplog):
     """What no rule foresees makes the run fail: the state, the log and wait() all say so."""
     run = quick_run()
