@@ -67,7 +67,7 @@ class _Heard(NamedTuple):
     who: str
     topic: str
     quote: str
-    words: frozenset[str]
+    words: tuple[str, ...]
     is_news: bool
 
 
@@ -211,7 +211,7 @@ class _Turn:
         beliefs = self.character.beliefs
         start = self.draw("belief") % len(beliefs)
         order = [*beliefs[start:], *beliefs[:start]]
-        return max(order, key=lambda belief: len(belief[1] & heard.words) if heard else 0)[0]
+        return max(order, key=lambda belief: len(belief[1].intersection(heard.words)) if heard else 0)[0]
 
     def _fill(self, purpose: str, frames: Sequence[str], heard: _Heard | None) -> str:
         frame = self.pick(purpose, frames)

@@ -49,7 +49,7 @@ def _word_places(word: str, slots: int) -> tuple[int, int]:
 
 
 def _vector(text: str, dims: int) -> NDArray[np.float32]:
-    words: frozenset[str] = frozenset().union(*(sentence.words for sentence in analyse(text)))
+    words: set[str] = set().union(*(sentence.words for sentence in analyse(text)))
     places = [place for word in words for place in _word_places(word, 2 * dims)]
     counts = np.bincount(np.array(places, dtype=np.intp), minlength=2 * dims).astype(np.float32).reshape(dims, 2)
     vector: NDArray[np.float32] = counts[:, 1] - counts[:, 0]

@@ -56,13 +56,13 @@ def key_sentences(texts: Sequence[str], retain_fraction: float, speakers: Sequen
             continue
         chosen.append(item)
         facts |= claims
-        words |= item[2].words
+        words.update(item[2].words)
         used += len(item[2].text)
     for item in left:
         size = len(item[2].text)
-        if used + size <= budget and not item[2].words <= words:
+        if used + size <= budget and not words.issuperset(item[2].words):
             chosen.append(item)
-            words |= item[2].words
+            words.update(item[2].words)
             used += size
 
     kept: list[list[str]] = [[] for _ in texts]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import NamedTuple
+
+import msgspec
 
 __all__ = ["Sentence", "analyse", "content_words"]
 
@@ -30,12 +31,15 @@ _STOP = frozenset(
 _NAMES_TOO = frozenset({"May", "Will"})
 
 
-class Sentence(NamedTuple):
-    """A sentence, the words in it that say what it is about, and the facts that must not be lost."""
+class Sentence(msgspec.Struct, frozen=True, gc=False):
+    """A sentence, the different words in it that say what it is about, and the facts that must not be lost.
+
+    Tuples, not sets: thousands are kept, and the garbage collector need not look at any of them.
+    """
 
     text: str
-    words: frozenset[str]
-    facts: frozenset[str]
+    words: tuple[str, ...]
+    facts: tuple[str, ...]
 
 
 def content_words(text: str) -> list[str]:
@@ -47,13 +51,13 @@ def content_words(text: str) -> list[str]:
     return [word for word in _WORD.findall(text.lower()) if word not in _STOP and (len(word) > 2 or word[0].isdigit())]
 
 
-def _facts(words: list[str]) -> frozenset[str]:
+def _facts(words: list[str]) -> tuple[str, ...]:
     """Numbers, and names: words with a capital letter that do not merely begin the sentence."""
     found = [word for word in words if word[0].isdigit()]
     found += [word for word in words[1:] if word[0].isupper() and (word.lower() not in _STOP or word in _NAMES_TOO)]
     if words and len(words[0]) > 1 and words[0].isupper():
         found.append(words[0])
-    return frozenset(found)
+    return tuple(dict.fromkeys(found))
 
 
 def _analyse(text: str) -> tuple[Sentence, ...]:
@@ -65,8 +69,8 @@ def _analyse(text: str) -> tuple[Sentence, ...]:
         words = _WORD.findall(part)
         if words:
             lower = [word.lower() for word in words]
-            meaning = frozenset([word for word in lower if word not in _STOP and (len(word) > 2 or word[0].isdigit())])
-            sentences.append(Sentence(part, meaning, _facts(words)))
+            meaning = [word for word in lower if word not in _STOP and (len(word) > 2 or word[0].isdigit())]
+            sentences.append(Sentence(part, tuple(dict.fromkeys(meaning)), _facts(words)))
     return tuple(sentences)
 
 
