@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 import orjson
 
+from troupelab.ids import step_of
 from troupelab.memory.record import Note, Record
 from troupelab.models.model import NOTES, NOW, PEOPLE, PERSONA, RECENTLY, WORLD, ChatMessage
-from troupelab.people.acts import Message
+from troupelab.people.acts import THINK, Message
 from troupelab.people.agent import Agent
 from troupelab.people.stage import Stage
 
@@ -62,8 +63,9 @@ def act_prompt(agent: Agent, stage: Stage, step: int, heard: Sequence[Message]) 
 
 def _line(record: Record) -> str:
     # One line each: what somebody said must not be able to look like a section of the prompt.
-    verb = "thought" if record.kind == "THINK" else "said"
-    return f"step {record.step}, {record.source} {verb}: {record.text}".replace("\n", " ")
+    text = record.text.replace("\n", " ") if "\n" in record.text else record.text
+    verb = "thought" if record.kind == THINK else "said"
+    return f"step {step_of(record.id)}, {record.source} {verb}: {text}"
 
 
 def _notes(notes: Sequence[Note]) -> str:
