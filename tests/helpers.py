@@ -1,7 +1,9 @@
-"""Runs for tests: quick, or in the test's own hands."""
+"""What many tests need: a quick run, and waiting for something to become true."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import troupelab as tl
@@ -12,3 +14,13 @@ def quick_run(world: str | tl.World = "product_launch", *, model: Any = None, **
     options.setdefault("seed", 7)
     options.setdefault("steps", 4)
     return tl.Run(world, model or tl.ScriptedModel(7, latency_s=0.0), **options)
+
+
+def eventually(what: str, check: Callable[[], object], *, timeout_s: float = 30.0) -> Any:
+    """Ask again and again until the answer is truthy; fails with a sentence when it never is."""
+    until = time.monotonic() + timeout_s
+    while not (answer := check()):
+        if time.monotonic() > until:
+            raise AssertionError(f"within {timeout_s:g} s this never came true: {what}")
+        time.sleep(0.02)
+    return answer

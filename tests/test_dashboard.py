@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser.stand_in import StandInRun
+from helpers import eventually
 
 from troupelab.dashboard.controls import Controls, LimitControl, notches
 from troupelab.dashboard.dashboard import Dashboard
@@ -28,14 +29,6 @@ from troupelab.events import CallDone, Consolidated, MemorySized
 from troupelab.limits import Limits
 
 EVIL = "<img src=x onerror=alert(1)>"
-
-
-def eventually(what: str, check: Callable[[], object], timeout_s: float = 10.0) -> None:
-    """Wait until something is true."""
-    until = time.monotonic() + timeout_s
-    while not check():
-        assert time.monotonic() < until, f"this never came true: {what}"
-        time.sleep(0.01)
 
 
 def played(agents: Any = 8, *, acts: int = 2000, **limits: Any) -> StandInRun:

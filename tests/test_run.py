@@ -11,7 +11,7 @@ import time
 from itertools import pairwise
 
 import pytest
-from helpers import quick_run
+from helpers import eventually, quick_run
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,14 +37,6 @@ class Gate:
         while not (self.is_async_open or self.open.is_set()):
             await asyncio.sleep(0.002)
         return tl.Reply(GOOD, 1, 1, 0.0, self.name)
-
-
-def until(condition, timeout_s=20.0):
-    """Wait until a condition holds; fail if it never does."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.002)
 
 
 def memories(run):
@@ -120,11 +112,11 @@ def test_pause_lets_nobody_begin_and_those_under_way_finish():
     """Paused with two calls in flight, those two end and no third begins; resumed, all is played."""
     model = Gate()
     run = quick_run(model=model, limits=tl.Limits(max_concurrency=2)).start()
-    until(lambda: len(model.asked) == 2)
+    eventually("the run gets there", lambda: len(model.asked) == 2)
     run.pause()
     assert run.state == "paused"
     model.open.set()
-    until(lambda: run.progress().acts_done == 2)
+    eventually("the run gets there", lambda: run.progress().acts_done == 2)
     time.sleep(0.05)
     assert len(model.asked) == 2
     assert (run.in_flight, run.queued) == (0, 6)
@@ -136,10 +128,10 @@ def test_step_plays_so_many_steps_and_pauses_again():
     """step() on a fresh run starts it paused and plays one step; step(2) two more; resume plays the rest."""
     run = quick_run(model=Gate(is_open=True), steps=6)
     run.step()
-    until(lambda: run.state == "paused")
+    eventually("the run gets there", lambda: run.state == "paused")
     assert run.summary()["steps"] == 1
     run.step(2)
-    until(lambda: run.summary()["steps"] == 3 and run.state == "paused")
+    eventually("the run gets there", lambda: run.summary()["steps"] == 3 and run.state == "paused")
     run.resume()
     assert run.wait(30).summary()["steps"] == 6
 
@@ -148,7 +140,7 @@ def test_stopping_lets_calls_in_flight_finish():
     """stop() waits for the acts under way, begins no other, and keeps what was done."""
     model = Gate()
     run = quick_run(model=model, limits=tl.Limits(max_concurrency=3)).start()
-    until(lambda: len(model.asked) == 3)
+    eventually("the run gets there", lambda: len(model.asked) == 3)
     run.stop()
     assert run.state == "stopping"
     model.open.set()
@@ -162,7 +154,7 @@ def test_stopping_now_cancels_calls_and_leaves_no_half_act():
     """stop(now=True) ends at once: cancelled acts leave no record, no message and no action, but a row of their call."""
     model = Gate()
     run = quick_run(model=model, limits=tl.Limits(max_concurrency=3)).start()
-    until(lambda: len(model.asked) == 3)
+    eventually("the run gets there", lambda: len(model.asked) == 3)
     run.stop(now=True)
     run.wait(5)
     assert run.state == "stopped"
@@ -256,12 +248,12 @@ def test_a_memory_limit_takes_effect_for_everyone_at_one_step():
     )
     run.step(15)
     model.open.set()
-    until(lambda: run.state == "paused")
+    eventually("the run gets there", lambda: run.state == "paused")
     model.open.clear()
     run.resume()
-    until(lambda: len(model.asked) >= 15 * 8 + 2)
+    eventually("the run gets there", lambda: len(model.asked) >= 15 * 8 + 2)
     run.limits.update(recent_max_records=10, note="smaller", by="test")
-    until(lambda: run.recorder.count("limits") == 1)
+    eventually("the run gets there", lambda: run.recorder.count("limits") == 1)
     model.open.set()
     run.wait(60)
     change = run.frames.limits.iloc[0]
@@ -283,9 +275,9 @@ def test_concurrency_follows_its_limit_at_once():
     """Raised and lowered while calls hang, the number in flight follows without waiting for a step."""
     model = Gate()
     run = quick_run(tl.World.sample(40, seed=1), model=model, steps=1, limits=tl.Limits(max_concurrency=5)).start()
-    until(lambda: run.in_flight == 5)
+    eventually("the run gets there", lambda: run.in_flight == 5)
     run.limits.update(max_concurrency=30)
-    until(lambda: run.in_flight == 30)
+    eventually("the run gets there", lambda: run.in_flight == 30)
     run.limits.update(max_concurrency=2)
     model.open.set()
     run.wait(30)

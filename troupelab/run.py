@@ -282,10 +282,8 @@ class Run:
             if (step, agent) in durations:
                 durations[step, agent] += latency_s
         by_step: dict[int, list[float]] = {}
-        for step, _ in sorted(durations):
-            by_step.setdefault(step, [])
-        for key in sorted(durations):
-            by_step[key[0]].append(durations[key])
+        for step, agent in sorted(durations):
+            by_step.setdefault(step, []).append(durations[step, agent])
         walls = (steps["end_s"] - steps["start_s"] - steps["held_s"]).tolist()
         played = zip(steps["step"].tolist(), steps["max_concurrency"].tolist(), walls, strict=True)
         return lockstep_efficiency(

@@ -9,12 +9,12 @@ import secrets
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from helpers import eventually
 from jupyter_client.blocking.client import BlockingKernelClient
 
 if TYPE_CHECKING:
@@ -30,16 +30,6 @@ QUIET_CHROMIUM = [
     "--disable-component-update",
     "--disable-sync",
 ]
-
-
-def eventually(what: str, check: Callable[[], object], *, timeout_s: float = 30.0) -> Any:
-    """Ask again and again until the answer is truthy; fails with a sentence when it never is."""
-    until = time.monotonic() + timeout_s
-    while not (answer := check()):
-        if time.monotonic() > until:
-            raise AssertionError(f"within {timeout_s:g} s this never came true: {what}")
-        time.sleep(0.05)
-    return answer
 
 
 class JupyterServer:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from browser.jupyter import Notebook, drawn, eventually, points
+from browser.jupyter import Notebook, drawn, points
+from helpers import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path

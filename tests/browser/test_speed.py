@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from browser.jupyter import Notebook, drawn, eventually, points
+from browser.jupyter import Notebook, drawn, points
+from helpers import eventually
 
 if TYPE_CHECKING:
     from playwright.sync_api import CDPSession

@@ -2,8 +2,8 @@
 
 Efficiency is the time that a simulation without overhead takes for the same acts, over the wall time. The durations of the
 acts are the latencies that the scripted model drew, not those that the engine measured: time that the engine loses while it waits
-for a slot to be noticed counts against it. CPU is that of the whole process, the
-scripted model's own work included; with fixed replies in its place, the rest can be told from it.
+for a slot to be noticed counts against it. CPU is that of the whole process, the scripted model's own work included; with fixed
+replies in its place, the rest can be told from it.
 """
 
 from __future__ import annotations

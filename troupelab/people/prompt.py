@@ -56,7 +56,7 @@ def act_prompt(agent: Agent, stage: Stage, step: int, heard: Sequence[Message]) 
         for message in heard
     )
     mind = f"\nYour state of mind: {orjson.dumps(agent.state).decode()}" if agent.state else ""
-    when = f"It is {stage.time_at(step):%A %d %B %Y, %H:%M}.{mind}\nYou just heard:\n{stimuli or 'nothing new'}"
+    when = f"It is {stage.world.time_at(step):%A %d %B %Y, %H:%M}.{mind}\nYou just heard:\n{stimuli or 'nothing new'}"
     user = f"{NOTES}{_notes(notes)}{RECENTLY}{recent or 'nothing yet'}{NOW}{when}"
     return ChatMessage("system", system), ChatMessage("user", user)
 

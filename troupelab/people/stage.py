@@ -6,7 +6,6 @@ A message of step s is heard at step s + 1, whoever acts first. It belongs to th
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 
 from troupelab.events import Emit, Failed
 from troupelab.ids import WORLD, make_id
@@ -46,10 +45,6 @@ class Stage:
         self._by_name = {agent.name.casefold(): agent for agent in self.agents}
         self._emit = emit
         self._clock = clock
-
-    def time_at(self, step: int) -> datetime:
-        """The simulated time of a step."""
-        return self.world.time_at(step)
 
     def open_step(self, step: int) -> None:
         """Give the agents what the world has scheduled for a step."""

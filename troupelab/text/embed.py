@@ -52,9 +52,7 @@ def _vector(text: str, dims: int) -> NDArray[np.float32]:
     words: set[str] = set().union(*(sentence.words for sentence in analyse(text)))
     places = [place for word in words for place in _word_places(word, 2 * dims)]
     counts = np.bincount(np.array(places, dtype=np.intp), minlength=2 * dims).astype(np.float32).reshape(dims, 2)
-    vector: NDArray[np.float32] = counts[:, 1] - counts[:, 0]
-    norm = np.sqrt(np.vecdot(vector, vector))
-    return vector / norm if norm else vector
+    return _unit(counts[:, 1] - counts[:, 0])
 
 
 _vector_cached = lru_cache(maxsize=4_096)(_vector)  # every hearer of a text remembers, and so embeds, the same one
@@ -92,6 +90,9 @@ class HashingEmbedder:
 
 def mean_direction(vectors: Vectors) -> NDArray[np.float32]:
     """The direction that some vectors have in common, as a unit vector of shape (dims,); zero where they have none."""
-    total: NDArray[np.float32] = vectors.sum(axis=0)
-    norm = np.sqrt(np.vecdot(total, total))
-    return total / norm if norm else total
+    return _unit(vectors.sum(axis=0))
+
+
+def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    norm = np.sqrt(np.vecdot(vector, vector))
+    return vector / norm if norm else vector

@@ -48,7 +48,11 @@ def content_words(text: str) -> list[str]:
     >>> content_words("Would you buy the lamp for 79 euros?")
     ['buy', 'lamp', '79', 'euros']
     """
-    return [word for word in _WORD.findall(text.lower()) if word not in _STOP and (len(word) > 2 or word[0].isdigit())]
+    return _telling(_WORD.findall(text.lower()))
+
+
+def _telling(lower: list[str]) -> list[str]:
+    return [word for word in lower if word not in _STOP and (len(word) > 2 or word[0].isdigit())]
 
 
 def _facts(words: list[str]) -> tuple[str, ...]:
@@ -68,8 +72,7 @@ def _analyse(text: str) -> tuple[Sentence, ...]:
         start = end
         words = _WORD.findall(part)
         if words:
-            lower = [word.lower() for word in words]
-            meaning = [word for word in lower if word not in _STOP and (len(word) > 2 or word[0].isdigit())]
+            meaning = _telling([word.lower() for word in words])
             sentences.append(Sentence(part, tuple(dict.fromkeys(meaning)), _facts(words)))
     return tuple(sentences)
 
