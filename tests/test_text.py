@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from troupelab.text.embed import HashingEmbedder
+from troupelab.errors import MissingPackageError
+from troupelab.text import wordllama
+from troupelab.text.embed import HashingEmbedder, same_topic
 from troupelab.text.extract import key_sentences
+from troupelab.text.wordllama import WordLlamaEmbedder, default_embedder
 from troupelab.text.words import analyse, content_words
 
+needs_wordllama = pytest.mark.skipif(find_spec("wordllama") is None, reason="wordllama is not installed")
 any_text = st.text(st.characters(codec="utf-8"), max_size=200)
 plain = st.lists(
     st.sampled_from("the lamp costs 79 euros . Ruiz said 14 pages ? bread! \n rain in Kiruna 3 May".split(" ")),
@@ -117,3 +126,124 @@ def test_what_shares_words_is_nearer(query, near, far):
     """A text about the same things is nearer than one about others, other endings included."""
     one, two, three = HashingEmbedder().embed([query, near, far])
     assert one @ two > one @ three
+
+
+@needs_wordllama
+@settings(deadline=None)
+@given(st.lists(st.text(max_size=80), max_size=5))
+def test_meanings_are_units_or_zero_and_do_not_depend_on_the_batch(texts):
+    """With wordllama too: length one (zero without words), lone surrogates or not, and the same singly and in a batch."""
+    embedder = WordLlamaEmbedder()
+    vectors = embedder.embed(texts)
+    assert vectors.shape == (len(texts), embedder.dims)
+    assert vectors.dtype == np.float32
+    for text, row in zip(texts, vectors, strict=True):
+        assert float(np.sqrt(np.vecdot(row, row))) == pytest.approx(1 if text.split() else 0, abs=1e-5)
+        assert np.array_equal(embedder.embed([text])[0], row)
+
+
+@needs_wordllama
+def test_what_is_handed_out_may_be_changed():
+    """Writing into a vector changes nobody else's."""
+    embedder = WordLlamaEmbedder()
+    before = embedder.embed(["a warm loaf"])
+    embedder.embed(["a warm loaf"])[:] = 7
+    assert np.array_equal(embedder.embed(["a warm loaf"]), before)
+
+
+@needs_wordllama
+def test_a_huge_text_takes_no_longer_than_its_beginning():
+    """Ten million characters, in words or in one piece, are embedded by their beginning."""
+    embedder = WordLlamaEmbedder()
+    huge = ["warm bread " * 1_000_000, "x" * 10_000_000, " " * 10_000_000]
+    embedder.embed([huge[0][:30]])
+    began = time.perf_counter()
+    vectors = embedder.embed(huge)
+    assert time.perf_counter() - began < 2
+    assert float(np.vecdot(vectors[0], embedder.embed(["warm bread"])[0])) > 0.99
+    assert not vectors[2].any()
+
+
+@needs_wordllama
+def test_word_by_word_is_near_the_package_itself():
+    """The cosine with wordllama's own result is at least 0.99 for texts as people and models write them."""
+    probe = """
+import logging, pathlib, sys
+import numpy as np, wordllama
+from troupelab.text.wordllama import WordLlamaEmbedder
+texts = [
+    "The ferry leaves at 16:30, doesn't it?", "Überraschung: İstanbul’da 12,5 % – très bien!", "我们明天去", "</s>x",
+    "As a nurse I'd never buy ready-made gazpacho; it's 4.99 euros & not fresh :-)", "word" * 100, "🎉", "Hi",
+]
+package = wordllama.WordLlama.load(cache_dir=str(pathlib.Path(wordllama.__file__).parent), disable_download=True)
+print(float(np.vecdot(package.embed(texts, norm=True), WordLlamaEmbedder().embed(texts)).min()))
+"""
+    # A process of its own: importing the package sets up the root logger.
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=60, check=True)
+    assert float(done.stdout) >= 0.99
+
+
+@needs_wordllama
+def test_wordllama_needs_no_network_and_brings_no_warnings():
+    """With sockets out of order and every warning an error, loading and embedding work; neither sets up a logger."""
+    probe = """
+import socket, sys
+def refuse(*args, **options):
+    raise OSError("no network in this test")
+socket.socket = socket.create_connection = socket.getaddrinfo = refuse
+from troupelab.text.wordllama import default_embedder
+embedder = default_embedder()
+assert "tokenizers" not in sys.modules, "loaded before it is needed"
+assert embedder.embed(["warm bread"]).any()
+import logging
+assert not logging.root.handlers
+assert "wordllama" not in sys.modules and "requests" not in sys.modules
+print(embedder.name)
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", probe], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("wordllama-256\n", "")
+
+
+@pytest.mark.parametrize("package", ["wordllama", "tokenizers"])
+def test_without_wordllama_the_error_says_how_to_install_it(monkeypatch, package):
+    """Where it or its tokenizer is missing, the error is one sentence with the command, and the default is another one."""
+    monkeypatch.setattr(wordllama, "_model", None)
+    monkeypatch.setitem(sys.modules, package, None)
+    for use in (WordLlamaEmbedder().load, lambda: WordLlamaEmbedder().embed(["a text that no other test embeds"])):
+        with pytest.raises(MissingPackageError, match=r"pip install .*wordllama"):
+            use()
+    assert WordLlamaEmbedder().dims == 256
+    assert isinstance(default_embedder(), HashingEmbedder)
+
+
+@pytest.mark.parametrize(
+    "header", [b'{"embedding.weight":{"dtype":"F32","shape":[2,4],"data_offsets":[0,32]}}', b'{"other":{}}', b"\xff"]
+)
+def test_unknown_weights_are_refused(tmp_path, header):
+    """A package whose files are others than expected is named as such; nothing is read as numbers that are none."""
+    (tmp_path / "weights").write_bytes(len(header).to_bytes(8, "little") + header + bytes(32))
+    with pytest.raises(MissingPackageError, match="the installed wordllama has"):
+        wordllama._mapped(tmp_path / "weights")
+
+
+@needs_wordllama
+def test_meanings_beat_words():
+    """A paraphrase that shares no content word is nearer than another topic."""
+    query, near, far = WordLlamaEmbedder().embed(
+        ["the shop that sells loaves shuts", "the bakery closes", "a new ferry"]
+    )
+    assert np.vecdot(query, near) > np.vecdot(query, far)
+
+
+def test_each_embedder_says_from_where_on_a_topic_is_shared():
+    """The scales differ; an embedder that says nothing gets one half."""
+    assert same_topic(HashingEmbedder()) == 0.25
+    assert same_topic(WordLlamaEmbedder()) == 0.45
+
+    class Plain:
+        name, dims = "plain", 4
+
+        def embed(self, texts):
+            return np.zeros((len(texts), 4), dtype=np.float32)
+
+    assert same_topic(Plain()) == 0.5

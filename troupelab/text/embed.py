@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from troupelab.text.words import analyse
 
-__all__ = ["Embedder", "HashingEmbedder", "Vectors", "mean_direction"]
+__all__ = ["Embedder", "HashingEmbedder", "Vectors", "mean_direction", "same_topic", "unit"]
 
 Vectors: TypeAlias = NDArray[np.float32]
 """Unit vectors, one a row: shape (texts, dims), float32."""
@@ -52,7 +52,7 @@ def _vector(text: str, dims: int) -> NDArray[np.float32]:
     words: set[str] = set().union(*(sentence.words for sentence in analyse(text)))
     places = [place for word in words for place in _word_places(word, 2 * dims)]
     counts = np.bincount(np.array(places, dtype=np.intp), minlength=2 * dims).astype(np.float32).reshape(dims, 2)
-    return _unit(counts[:, 1] - counts[:, 0])
+    return unit(counts[:, 1] - counts[:, 0])
 
 
 _vector_cached = lru_cache(maxsize=4_096)(_vector)  # every hearer of a text remembers, and so embeds, the same one
@@ -68,6 +68,9 @@ class HashingEmbedder:
     >>> bool(vectors[0] @ vectors[1] > vectors[0] @ vectors[2])
     True
     """
+
+    same_topic = 0.25
+    """The cosine from which on two texts share a topic: see the function of this name."""
 
     def __init__(self, dims: int = 256) -> None:
         self._dims = dims
@@ -88,11 +91,28 @@ class HashingEmbedder:
         return np.stack(rows) if rows else np.zeros((0, self._dims), dtype=np.float32)
 
 
+def same_topic(embedder: Embedder) -> float:
+    """The cosine from which on two records speak of one topic, as far as this embedder tells.
+
+    Embedders differ in scale. Both of ours were measured on 3,448 utterances and thoughts of GPT-driven TinyTroupe agents on
+    three topics, grouped sixty at a time: wordllama at 0.45 puts 84 % of them into groups that are 97 % of one topic (0.35:
+    92 % and 93 %, 0.6: 54 % and 98.5 %), hashed words at 0.25 put 66 % into groups of 98 % (0.35: 21 % and 99 %).
+
+    Returns:
+        The embedder's own `same_topic` attribute, or 0.5 where it has none.
+
+    >>> same_topic(HashingEmbedder())
+    0.25
+    """
+    return float(getattr(embedder, "same_topic", 0.5))
+
+
 def mean_direction(vectors: Vectors) -> NDArray[np.float32]:
     """The direction that some vectors have in common, as a unit vector of shape (dims,); zero where they have none."""
-    return _unit(vectors.sum(axis=0))
+    return unit(vectors.sum(axis=0))
 
 
-def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
+def unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The vector at length one; the zero vector stays."""
     norm = np.sqrt(np.vecdot(vector, vector))
     return vector / norm if norm else vector

@@ -11,14 +11,13 @@ from functools import lru_cache
 
 import msgspec
 
-__all__ = ["Sentence", "analyse", "content_words"]
+__all__ = ["STOP", "Sentence", "analyse", "content_words"]
 
 _SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’)\]]*\s+|\n+")
 _WORD = re.compile(r"\d+(?:[.,:/-]\d+)*%?|[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _CACHED_CHARS = 2_000
 
-# Words that say how, not what. English only: in other languages all words count, which costs precision, not facts.
-_STOP = frozenset(
+STOP = frozenset(
     "a about above after again all also am an and any are as at be because been before being below between both but by can "
     "could did do does doing don down during each even every few for from further get got had has have having he her here hers "
     "him his how i if in into is it its it's just know let like made make many may me might more most much must my no nor not now "
@@ -27,6 +26,7 @@ _STOP = frozenset(
     "way we well were what when where which while who whom whose why will with would yes yet you your i'm i'd i'll i've don't "
     "can't you're without within between beside against across along among around toward upon instead".split()
 )
+"""Words that say how, not what. English only: in other languages all words count, which costs precision, not facts."""
 
 _NAMES_TOO = frozenset({"May", "Will"})
 
@@ -52,13 +52,13 @@ def content_words(text: str) -> list[str]:
 
 
 def _telling(lower: list[str]) -> list[str]:
-    return [word for word in lower if word not in _STOP and (len(word) > 2 or word[0].isdigit())]
+    return [word for word in lower if word not in STOP and (len(word) > 2 or word[0].isdigit())]
 
 
 def _facts(words: list[str]) -> tuple[str, ...]:
     """Numbers, and names: words with a capital letter that do not merely begin the sentence."""
     found = [word for word in words if word[0].isdigit()]
-    found += [word for word in words[1:] if word[0].isupper() and (word.lower() not in _STOP or word in _NAMES_TOO)]
+    found += [word for word in words[1:] if word[0].isupper() and (word.lower() not in STOP or word in _NAMES_TOO)]
     if words and len(words[0]) > 1 and words[0].isupper():
         found.append(words[0])
     return tuple(dict.fromkeys(found))
