@@ -10,6 +10,11 @@ TroupeLabError
 │   ├── ReplyError        the reply came, but cannot be read as actions
 │   └── ModelTimeoutError no reply within `timeout_s`
 ├── RunError              a run asked for something that its state does not allow
+├── StoreError            the file of a run cannot be opened, read or written
+│   ├── StoreLockedError  ... another store has it open
+│   ├── StoreVersionError ... a newer TroupeLab wrote it, or none that this one can still read
+│   ├── StoreCorruptError ... what it holds is not what was written
+│   └── StoreFullError    ... the disk has no room
 └── MissingPackageError   an optional package is needed; the message says how to install it (also an ImportError)
 ```
 
@@ -27,6 +32,11 @@ __all__ = [
     "PersonaError",
     "ReplyError",
     "RunError",
+    "StoreCorruptError",
+    "StoreError",
+    "StoreFullError",
+    "StoreLockedError",
+    "StoreVersionError",
     "TroupeLabError",
     "WorldError",
 ]
@@ -88,3 +98,23 @@ class RunError(TroupeLabError):
 
 class MissingPackageError(TroupeLabError, ImportError):
     """An optional package is needed; the message says how to install it."""
+
+
+class StoreError(TroupeLabError):
+    """The file of a run cannot be opened, read or written; the message names the file and what to do."""
+
+
+class StoreLockedError(StoreError):
+    """Another store, in this process or another, has the file open for writing."""
+
+
+class StoreVersionError(StoreError):
+    """The file has a version that this TroupeLab does not know."""
+
+
+class StoreCorruptError(StoreError):
+    """What the file holds is not what was written; `Store.salvage` gets out what is still whole."""
+
+
+class StoreFullError(StoreError):
+    """The disk (or a quota) has no room for what waits to be written; nothing that waits is lost."""
