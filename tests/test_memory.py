@@ -7,13 +7,14 @@ import warnings
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 import troupelab as tl
 from troupelab.events import Consolidated, Evicted
 from troupelab.ids import make_id
+from troupelab.memory.pool import Pool
 from troupelab.memory.record import OWN_ACTION, Note, Record
-from troupelab.memory.semantic import Semantic
+from troupelab.memory.semantic import NOTE_INDEX_BYTES, Semantic
+from troupelab.memory.shelf import Shelf
 from troupelab.text.embed import HashingEmbedder
 
 AGENT = 0
@@ -32,79 +33,14 @@ def numbered(count: int, **options: object) -> list[Record]:
     return [record(number, text=f"Page {number} has errors.", **options) for number in range(count)]
 
 
-class MemoryAgainstAList(RuleBasedStateMachine):
-    """Stores, cap changes, steps and consolidations in any order, against a plain list of what was stored."""
-
-    @initialize(embedder=st.sampled_from([None, HashingEmbedder(32)]))
-    def begin(self, embedder):
-        self.events = []
-        self.limits = tl.Limits(recent_max_records=10, recent_max_bytes=5_000)
-        self.memory = tl.Memory(AGENT, self.limits, embedder=embedder, emit=self.events.append)
-        self.stored, self.step, self.place, self.out = [], 0, 0, []
-
-    @rule(sizes=st.lists(st.integers(0, 1_500), min_size=1, max_size=15))
-    def store(self, sizes):
-        records = []
-        for size in sizes:
-            records.append(record(self.step, self.place, f"{self.place} " + "word " * (size // 5)))
-            self.place += 1
-        self.memory.store(records)
-        self.stored += records
-
-    @rule(
-        cap=st.integers(4, 30), max_bytes=st.integers(2_000, 20_000), high=st.floats(0.5, 1.0), low=st.floats(0.0, 0.4)
-    )
-    def next_step(self, cap, max_bytes, high, low):
-        self.step, self.place = self.step + 1, 0
-        self.limits = tl.Limits(
-            recent_max_records=cap, recent_max_bytes=max_bytes, consolidate_at=high, consolidate_to=low
-        )
-        self.memory.begin(self.step, self.limits)
-
-    @rule()
-    def take_jobs(self):
-        self.out += self.memory.take_jobs()
-
-    @rule()
-    def admit(self):
-        if self.out:
-            job = self.out.pop(0)
-            self.memory.admit(job, job.run())
-
-    @rule()
-    def fail(self):
-        if self.out:
-            job = self.out.pop(0)
-            self.memory.admit(job, job.verbatim())
-
-    @invariant()
-    def caps_hold(self):
-        size = self.memory.size()
-        assert size.recent_records <= self.limits.recent_max_records
-        assert size.recent_bytes <= self.limits.recent_max_bytes
-
-    @invariant()
-    def everything_is_somewhere(self):
-        """What is not word for word in memory is counted by a consolidation event, oldest first."""
-        consolidated = sum(event.records_in for event in self.events if isinstance(event, Consolidated))
-        assert self.memory.between(0, self.step) == self.stored[consolidated:]
-        assert sum(note.records for note in self.memory.notes) <= consolidated
-
-    @invariant()
-    def bytes_add_up(self):
-        size = self.memory.size()
-        recent = self.memory.recent(10**6)
-        assert size.recent_bytes == sum(each.size_bytes for each in recent)
-        assert size.total_bytes == sum(each.size_bytes for each in self.memory.between(0, self.step)) + size.note_bytes
-
-
-MemoryAgainstAList.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
-TestMemoryAgainstAList = MemoryAgainstAList.TestCase
+def remember(agent: int, limits: tl.Limits, pool: Pool | None = None, **shared: object) -> tl.Memory:
+    """A memory; what it shares with others, in a pool of its own where none is given."""
+    return tl.Memory(agent, limits, pool or Pool(**shared))
 
 
 def test_consolidation_starts_at_high_water_and_stops_at_low_water():
     """Nothing is condensed up to the high water; then the oldest go until the low water is reached."""
-    memory = tl.Memory(AGENT, tl.Limits(recent_max_records=10, consolidate_at=0.8, consolidate_to=0.5))
+    memory = remember(AGENT, tl.Limits(recent_max_records=10, consolidate_at=0.8, consolidate_to=0.5))
     memory.store(numbered(8))
     assert memory.take_jobs() == []
     memory.store([record(8)])
@@ -116,7 +52,7 @@ def test_consolidation_starts_at_high_water_and_stops_at_low_water():
 def test_a_lowered_cap_is_obeyed_when_the_step_begins():
     """Beginning a step under a lower cap shrinks the recent tier at once, with its reason in the event."""
     events = []
-    memory = tl.Memory(AGENT, tl.Limits(recent_max_records=100), emit=events.append)
+    memory = remember(AGENT, tl.Limits(recent_max_records=100), emit=events.append)
     memory.store(numbered(60))
     memory.begin(60, tl.Limits(recent_max_records=20))
     assert memory.size().recent_records == 10
@@ -126,17 +62,17 @@ def test_a_lowered_cap_is_obeyed_when_the_step_begins():
 
 def test_a_raised_cap_loses_nothing():
     """Raising a cap leaves every record where it was."""
-    memory = tl.Memory(AGENT, tl.Limits(recent_max_records=10))
+    memory = remember(AGENT, tl.Limits(recent_max_records=10))
     memory.store(numbered(10))
     memory.begin(11, tl.Limits(recent_max_records=None, recent_max_bytes=None))
-    memory.store(numbered(50))
+    memory.store(numbered(60)[10:])
     assert memory.size().recent_records == 60
     assert memory.take_jobs() == []
 
 
 def test_a_record_larger_than_the_cap_is_condensed_at_once():
     """One record over recent_max_bytes does not stay, and its numbers are in a note."""
-    memory = tl.Memory(AGENT, tl.Limits(recent_max_bytes=2_000))
+    memory = remember(AGENT, tl.Limits(recent_max_bytes=2_000))
     memory.store([record(0, text="It costs 79 euros. " + "So it goes. " * 1_000)])
     assert memory.size().recent_records == 0
     memory.settle()
@@ -145,7 +81,7 @@ def test_a_record_larger_than_the_cap_is_condensed_at_once():
 
 def test_records_on_their_way_to_notes_can_still_be_found():
     """Between being taken and becoming notes, records count and are found."""
-    memory = tl.Memory(AGENT, tl.Limits(recent_max_records=4))
+    memory = remember(AGENT, tl.Limits(recent_max_records=4))
     memory.store(numbered(6))
     assert len(memory.between(0, 10)) == 6
     assert memory.size().total_bytes > memory.size().recent_bytes
@@ -158,7 +94,7 @@ def test_notes_over_their_cap_go_oldest_first_and_an_event_says_so():
     """semantic_max_notes drops the oldest notes and names the rule."""
     events = []
     limits = tl.Limits(recent_max_records=4, consolidate_to=0.0, semantic_max_notes=2)
-    memory = tl.Memory(AGENT, limits, emit=events.append)
+    memory = remember(AGENT, limits, emit=events.append)
     for start in range(0, 40, 5):
         memory.store(record(start + place, text=f"Page {start + place}.") for place in range(5))
         memory.settle()
@@ -167,12 +103,12 @@ def test_notes_over_their_cap_go_oldest_first_and_an_event_says_so():
     dropped = [event for event in events if isinstance(event, Evicted)]
     assert {event.rule for event in dropped} == {"semantic_max_notes"}
     assert sum(event.records for event in dropped) == 6
-    assert memory.size().note_bytes == sum(note.size_bytes(None) for note in memory.notes)
+    assert memory.size().note_bytes == sum(note.size_bytes + NOTE_INDEX_BYTES for note in memory.notes)
 
 
 def test_notes_say_who_said_what():
     """A note names the speaker of each sentence, and what came from nobody says so."""
-    memory = tl.Memory(AGENT, tl.Limits(recent_max_records=4, consolidate_to=0.0))
+    memory = remember(AGENT, tl.Limits(recent_max_records=4, consolidate_to=0.0))
     memory.store([record(0, source="Elif"), record(1, text="It rains in May.", source=""), *numbered(3, source="Omar")])
     memory.settle()
     lines = "\n".join(note.text for note in memory.notes).splitlines()
@@ -181,10 +117,12 @@ def test_notes_say_who_said_what():
 
 def test_last_and_recent_see_the_newest():
     """`last` finds by kind or role, `recent` keeps the order, and both are calm about nothing."""
-    memory = tl.Memory(AGENT, tl.Limits())
+    memory = remember(AGENT, tl.Limits())
     assert memory.last("TALK") is None
     assert memory.recent(3) == []
-    memory.store([record(0), record(1, kind="TALK", source="Me"), record(2, kind="THINK", source="Me"), record(3)])
+    memory.store(
+        [record(0), record(1, kind="TALK", source="Me"), record(2, kind="THINK", source="Me"), record(3, text="A jar.")]
+    )
     assert memory.last("TALK").step == 1
     assert memory.last("action").step == 2
     assert memory.last("stimulus").step == 3
@@ -195,8 +133,10 @@ def test_last_and_recent_see_the_newest():
 @pytest.mark.parametrize("embedder", [None, HashingEmbedder()])
 def test_relevant_finds_by_content_across_tiers(embedder):
     """A question finds the note and the record that speak of it, best first, and nothing for an empty question."""
-    memory = tl.Memory(
-        AGENT, tl.Limits(recent_max_records=6, consolidate_to=0.3, retain_fraction=1.0), embedder=embedder
+    memory = remember(
+        AGENT,
+        tl.Limits(recent_max_records=6, consolidate_to=0.3, retain_fraction=1.0, dedup_similarity=None),
+        embedder=embedder,
     )
     talk = ["The ferry will be cut in May.", "Bread is warm today.", "Chess is a cruel game.", "Bees sleep in winter."]
     memory.store(record(step, text=text) for step, text in enumerate(talk * 2))
@@ -212,7 +152,7 @@ def test_relevant_finds_by_content_across_tiers(embedder):
 
 def test_equally_good_finds_go_by_id():
     """Ties are decided by the record's id, so that the order never depends on chance."""
-    memory = tl.Memory(AGENT, tl.Limits(), embedder=HashingEmbedder())
+    memory = remember(AGENT, tl.Limits(dedup_similarity=None), embedder=HashingEmbedder())
     memory.store(record(0, place, text="The same words.") for place in range(5))
     found = memory.relevant("same words", k=3)
     assert [hit.item.id for hit in found] == [make_id(AGENT, 0, place) for place in range(3)]
@@ -223,8 +163,8 @@ def test_equally_good_finds_go_by_id():
 )
 def test_recall_brings_the_notes_that_fit_in_their_order(embedder, expected):
     """The notes of a prompt are those that fit what was heard, oldest first; without an embedder, the newest."""
-    limits = tl.Limits(recent_max_records=4, consolidate_to=0.0, retain_fraction=1.0)
-    memory = tl.Memory(AGENT, limits, embedder=embedder)
+    limits = tl.Limits(recent_max_records=4, consolidate_to=0.0, retain_fraction=1.0, dedup_similarity=None)
+    memory = remember(AGENT, limits, embedder=embedder)
     for step, text in enumerate(
         ["The ferry is cut.", "Bread is warm.", "The ferry is late.", "Bees sleep.", "Rain fell."]
     ):
@@ -242,7 +182,7 @@ def test_the_byte_count_is_what_python_allocates(texts):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from pympler import asizeof
-    memory = tl.Memory(AGENT, tl.Limits(recent_max_records=None))
+    memory = remember(AGENT, tl.Limits(recent_max_records=None))
     records = [record(step, text=text) for step, text in enumerate(texts)]
     memory.store(records)
     measured = sum(
@@ -255,11 +195,10 @@ def test_the_byte_count_is_what_python_allocates(texts):
 def test_real_talk_is_condensed_and_its_numbers_found_again(real_events):
     """Real agents' talk under a small cap: caps hold, the kept share is near what was asked, and a price is found in a note."""
     events = []
-    memory = tl.Memory(
-        AGENT, tl.Limits(recent_max_records=50, retain_fraction=0.6), embedder=HashingEmbedder(), emit=events.append
-    )
+    limits = tl.Limits(recent_max_records=50, retain_fraction=0.6)
+    memory = remember(AGENT, limits, embedder=HashingEmbedder(), emit=events.append)
     for step, event in enumerate(real_events[:1_000]):
-        memory.begin(step, memory._limits)
+        memory.begin(step, limits)
         memory.store([record(step, text=event["text"], source=event["source"] or "")])
         memory.settle()
         assert memory.size().recent_records <= 50
@@ -271,19 +210,22 @@ def test_real_talk_is_condensed_and_its_numbers_found_again(real_events):
     assert len(found) == 3
 
 
-def test_notes_are_compared_as_exactly_as_promised():
-    """The kept 8-bit vectors give cosines within 0.01 of the exact ones, before and after some notes are dropped."""
+def test_notes_are_compared_as_exactly_as_promised(tmp_path):
+    """The kept 8-bit vectors give cosines within 0.01 of the exact ones: in RAM, in the file, and after some are dropped."""
     embedder = HashingEmbedder()
     texts = [
         f"The {word} costs {number} euros in Kiruna."
         for number, word in enumerate("ferry bread lamp jar phone bee".split() * 5)
     ]
     vectors = embedder.embed(texts)
-    tier = Semantic(embedder.dims)
+    tier = Semantic(AGENT, embedder.dims, Shelf(None, lambda: tmp_path))
     tier.add([Note(number, 0, 0, 1, text) for number, text in enumerate(texts)], vectors)
     question = embedder.embed(["What does the bread cost?"])[0]
-    assert tier.similarity(question) == pytest.approx(vectors @ question, abs=0.01)
-    tier.drop([0, 7, 29])
-    left = [place for place in range(30) if place not in (0, 7, 29)]
-    assert tier.similarity(question) == pytest.approx(vectors[left] @ question, abs=0.01)
-    assert tier.bytes == sum(note.size_bytes(tier._room[0]) for note in tier.notes)
+    in_ram = tier.similarity(question)
+    assert in_ram == pytest.approx(vectors @ question, abs=0.01)
+    moved, freed = tier.move_rows()
+    assert (moved, freed > 0) == (30, True)
+    assert tier.similarity(question).tolist() == in_ram.tolist()
+    tier.drop_oldest(3)
+    assert tier.similarity(question).tolist() == in_ram[3:].tolist()
+    assert [note.text for note in tier.notes] == texts[3:]

@@ -246,7 +246,7 @@ def complete(model, **limits):
         )
 
     try:
-        return asyncio.run(main()), events
+        return asyncio.run(main()).value, events
     except tl.ModelError as error:
         return error, events
 

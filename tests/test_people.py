@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import troupelab as tl
+from troupelab.memory.pool import Pool
 from troupelab.people.acts import Action
 from troupelab.people.stage import Stage
 
@@ -269,7 +270,7 @@ def stage(**changes):
     events = []
     found = tl.World.from_dict(world(**changes))
     return Stage(
-        found, tl.LiveLimits(agents=found.agent_names), embedder=None, emit=events.append, clock=lambda: 0.0
+        found, tl.LiveLimits(agents=found.agent_names), pool=Pool(), emit=events.append, clock=lambda: 0.0
     ), events
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "ActionTaken",
     "CallDone",
     "Consolidated",
+    "Deduped",
     "Emit",
     "Event",
     "Evicted",
@@ -96,7 +97,11 @@ class CallDone(Event, frozen=True, gc=False):
 
 
 class MemorySized(Event, frozen=True, gc=False):
-    """What one agent's memory held after its act in a step."""
+    """What one agent's memory held after its act in a step.
+
+    `recent_bytes` and `note_bytes` are what the tiers' content takes in RAM when all of it is there (their caps speak of that);
+    `archive_bytes` is on disk; `total_bytes` is what the agent's memory takes in RAM now, indexes and vectors included.
+    """
 
     family: ClassVar[str] = "memory"
 
@@ -128,16 +133,32 @@ class Consolidated(Event, frozen=True, gc=False):
     tokens: int
 
 
+class Deduped(Event, frozen=True, gc=False):
+    """A new record said the same as an earlier one and took it in: `merged_id` is the earlier one's id, `times` how often it came."""
+
+    family: ClassVar[str] = "dedups"
+
+    step: int
+    agent: int
+    kept_id: int
+    merged_id: int
+    similarity: float
+    times: int
+    bytes: int
+
+
 class Evicted(Event, frozen=True, gc=False):
-    """Something was dropped from an agent's memory by the limit that `rule` names."""
+    """The limit that `rule` names took something out of an agent's memory: dropped it, or moved it from RAM to disk."""
 
     family: ClassVar[str] = "evictions"
 
     step: int
     agent: int
     rule: str
+    what: str
     records: int
     bytes: int
+    dropped: bool
 
 
 class LimitChanged(Event, frozen=True, gc=False):

@@ -97,9 +97,35 @@ class Limits:
         0.7, "keep", "share", 0.05, 1.0,
         "keeping 0.6 of the text instead of 0.4 gained LightMem 7.3 points on LoCoMo; a little above that",
     )  # fmt: skip
+    dedup_similarity: float | None = _limit(
+        0.93, "merge from", "cosine", 0.8, 1.0,
+        "of 85 merges of real agents' texts at 0.93, none was wrong; 1 merges identical texts only", optional=True,
+    )  # fmt: skip
+    max_age_steps: int | None = _limit(
+        None, "word for word for", "steps", 1, 1_000_000,
+        "none: what is old is on disk, and costs no RAM", optional=True, log_scale=True,
+    )  # fmt: skip
+    max_age_hours: float | None = _limit(
+        None, "word for word for", "simulated hours", 0.01, 1_000_000,
+        "none, as for max_age_steps; where both are set, the shorter holds", optional=True, log_scale=True,
+    )  # fmt: skip
     semantic_max_notes: int | None = _limit(
         2_000, "notes", "notes", 1, 1_000_000,
         "an exact search through 2,000 notes takes well under a millisecond", optional=True, log_scale=True,
+    )  # fmt: skip
+
+    total_max_bytes: int | None = _limit(
+        512_000_000, "all memories in RAM", "bytes", 50_000, 1_000_000_000_000,
+        "a quarter of what a small hosted notebook has; what does not fit moves to disk and is found as before",
+        group="storage", optional=True, log_scale=True,
+    )  # fmt: skip
+    archive_max_bytes: int | None = _limit(
+        4_000_000_000, "archive on disk", "bytes", 100_000, 10_000_000_000_000,
+        "some thirty million records; the oldest go when it is full", group="storage", optional=True, log_scale=True,
+    )  # fmt: skip
+    segment_cache_max_bytes: int = _limit(
+        8_000_000, "archive read cache", "bytes", 10_000, 1_000_000_000_000,
+        "some thirty segments: what a question about the past opens is at hand for the next one", group="storage", log_scale=True,
     )  # fmt: skip
 
     max_concurrency: int = _limit(
@@ -190,13 +216,17 @@ class Limits:
         return cls().replace(**{name: None if value == "none" else value for name, value in found.items()})
 
 
+_FROM_A_STEP = frozenset({"memory", "storage"})
+"""Groups whose limits take effect for every agent at one step."""
+
+
 def _field_of(raw: dataclasses.Field[Any]) -> LimitField:
     facts = raw.metadata
     return LimitField(
         name=raw.name,
         default=cast(Number, raw.default),
         whole="int" in str(raw.type),
-        at_once=facts["group"] != "memory",
+        at_once=facts["group"] not in _FROM_A_STEP,
         per_agent=facts["group"] == "memory",
         **facts,
     )

@@ -12,18 +12,21 @@ import html
 import logging
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from troupelab import _platform
 from troupelab.engine.engine import Engine, State
-from troupelab.engine.schedule import Efficiency, PlayedStep, lockstep_efficiency
-from troupelab.errors import RunError
+from troupelab.engine.schedule import Efficiency, played_efficiency
+from troupelab.errors import RunError, StoreError
+from troupelab.events import Failed
 from troupelab.limits import Limits, LiveLimits
+from troupelab.memory.pool import Pool
 from troupelab.models.model import Model
 from troupelab.models.pipeline import Pipeline
 from troupelab.models.scripted import ScriptedModel
@@ -31,10 +34,13 @@ from troupelab.people.stage import Stage
 from troupelab.people.world import World
 from troupelab.telemetry.frames import Frames
 from troupelab.telemetry.recorder import Recorder
-from troupelab.text.embed import Embedder, HashingEmbedder
+from troupelab.text.embed import Embedder
+from troupelab.text.wordllama import default_embedder
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from troupelab.store import Store
 
 __all__ = ["Progress", "Run", "runs"]
 
@@ -44,6 +50,7 @@ _live_lock = threading.Lock()
 _ENDED = frozenset({"done", "stopped", "failed"})
 _START_TIMEOUT_S = 10.0
 _ATEXIT_TIMEOUT_S = 5.0
+_STORE_FILE = "run.sqlite"
 
 
 class Progress(NamedTuple):
@@ -66,7 +73,11 @@ class Run:
         limits: the limits to begin with; `run.limits.update(…)` changes them at any time.
         steps: how many steps to play; None for as many as the world's file suggests.
         seed: of every draw that the run makes.
-        embedder: finds the notes that fit a situation; None does without (the newest notes are shown instead).
+        folder: where memories are kept, in one SQLite file; None keeps what leaves RAM in a temporary file.
+        embedder: finds the notes that fit a situation, and what says the same in other words: "best" takes the best one that is
+            installed, None does without (the newest notes are shown instead).
+        consolidate: what is made of old records: notes that are "extracted" from them or written by the "model" (a call more, now
+            and then), or none ("off": they are archived only).
         max_rows: how many events of each kind are kept for frames and panels.
 
     >>> run = Run("product_launch", ScriptedModel(seed=7, latency_s=0.0), steps=2, seed=7)
@@ -84,7 +95,9 @@ class Run:
         limits: Limits | None = None,
         steps: int | None = None,
         seed: int = 0,
-        embedder: Embedder | None = HashingEmbedder(),  # noqa: B008  it keeps no state
+        folder: str | Path | None = None,
+        embedder: Embedder | Literal["best"] | None = "best",
+        consolidate: Literal["extracted", "model", "off"] = "extracted",
         max_rows: int = 262_144,
     ) -> None:
         self.world = World.load(world) if isinstance(world, str) else world
@@ -101,10 +114,44 @@ class Run:
         self._ended_s: float | None = None
         self._thread: threading.Thread | None = None
         self._end = threading.Event()
+        if consolidate not in ("extracted", "model", "off"):
+            raise RunError(f"consolidate must be 'extracted', 'model' or 'off', not {consolidate!r}")
+        self.folder = None if folder is None else Path(folder)
+        self._store: Store | None = None
         emit, clock = self.recorder.emit, self.now_s
-        self._stage = Stage(self.world, self.limits, embedder=embedder, emit=emit, clock=clock)
+        pool = Pool(
+            self._store_opener(),
+            scratch=lambda: self._opened().path.parent / "scratch",
+            embedder=default_embedder() if embedder == "best" else embedder,
+            notes=consolidate != "off",
+            emit=emit,
+            clock=clock,
+            hours_per_step=self.world.step_minutes / 60,
+        )
+        self._stage = Stage(self.world, self.limits, pool=pool, emit=emit, clock=clock)
         pipeline = Pipeline(self.model, self.limits, emit=emit, clock=clock)
-        self._engine = Engine(self._stage, pipeline, self.limits, steps=self.steps, seed=seed, emit=emit, clock=clock)
+        self._engine = Engine(
+            self._stage, pipeline, self.limits, steps=self.steps, notes_by_model=consolidate == "model", seed=seed,
+            emit=emit, clock=clock,
+        )  # fmt: skip
+
+    def _store_opener(self) -> Callable[[], Store]:
+        """What opens the run's store when something is first put away; a folder is checked and locked now."""
+        if self.folder is not None:
+            from troupelab.store import Store
+
+            file = self.folder / _STORE_FILE
+            if file.exists():
+                raise RunError(f"{file} holds a run already; choose another folder")
+            self._store = Store.open(file)
+        return self._opened
+
+    def _opened(self) -> Store:
+        if self._store is None:
+            from troupelab.store import Store
+
+            self._store = Store.temporary()
+        return self._store
 
     # ------------------------------------------------------------------ what it is and where it stands
 
@@ -185,6 +232,7 @@ class Run:
     def _play(self, paused: bool, started: Future[None]) -> None:
         try:
             asyncio.run(self._engine.play(started, paused=paused))
+            self._keep_memories()
         except BaseException as error:
             self.error = error
             _log.error("the run of %s failed: %s", self.name, type(error).__name__, exc_info=error)
@@ -195,6 +243,19 @@ class Run:
             with _live_lock:
                 _live.pop(id(self), None)
             self._end.set()
+
+    def _keep_memories(self) -> None:
+        """Put all memories into the folder and close its store; a temporary store stays open as long as the run is held."""
+        if self.folder is None or self._store is None:
+            return
+        try:
+            for agent in self._stage.agents:
+                agent.memory.save()
+            self._store.close()
+        except StoreError as error:
+            message = f"memories were not kept in {self.folder}: {error}"
+            self.recorder.emit(Failed(self.now_s(), self._engine.step_started, -1, type(error).__name__, message, 0))
+            raise
 
     def pause(self) -> None:
         """Let no act begin any more; those under way finish.
@@ -273,22 +334,8 @@ class Run:
 
     def efficiency(self) -> Efficiency:
         """Compare the finished steps with the same calls played without any overhead."""
-        steps, acts = self.recorder.read("steps").columns, self.recorder.read("acts").columns
-        calls = self.recorder.read("calls").columns
-        durations = dict.fromkeys(zip(acts["step"].tolist(), acts["agent"].tolist(), strict=True), 0.0)
-        for step, agent, latency_s in zip(
-            calls["step"].tolist(), calls["agent"].tolist(), calls["latency_s"].tolist(), strict=True
-        ):
-            if (step, agent) in durations:
-                durations[step, agent] += latency_s
-        by_step: dict[int, list[float]] = {}
-        for step, agent in sorted(durations):
-            by_step.setdefault(step, []).append(durations[step, agent])
-        walls = (steps["end_s"] - steps["start_s"] - steps["held_s"]).tolist()
-        played = zip(steps["step"].tolist(), steps["max_concurrency"].tolist(), walls, strict=True)
-        return lockstep_efficiency(
-            PlayedStep(by_step[step], slots, wall) for step, slots, wall in played if step in by_step
-        )
+        read = self.recorder.read
+        return played_efficiency(read("steps").columns, read("acts").columns, read("calls").columns)
 
     def summary(self) -> dict[str, object]:
         """The run in numbers: what a table at its end shows."""
@@ -311,9 +358,12 @@ class Run:
             "latency_p50_s": round(quantiles[0], 4),
             "latency_p95_s": round(quantiles[1], 4),
             "records": sum(agent.memory.stored for agent in self._stage.agents),
+            "merged": count("dedups"),
             "consolidations": count("consolidations"),
             "notes": sum(size.notes for size in memories),
-            "memory_bytes": sum(size.total_bytes for size in memories),
+            "archived": sum(size.archive_records for size in memories),
+            "archive_bytes": sum(size.archive_bytes for size in memories),
+            "memory_bytes": self._stage.pool.used_bytes,
             "errors": count("errors"),
             "limit_changes": count("limits"),
             "wall_s": round(self.now_s(), 4),

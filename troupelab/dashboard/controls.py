@@ -25,7 +25,7 @@ Change: TypeAlias = Callable[[str, Number], None]
 """Sets a limit by name; raises LimitError where it is refused."""
 
 ROUND = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
-GROUPS = {"memory": "memory, per agent", "model": "model calls", "pace": "pace"}
+GROUPS = {"memory": "memory, per agent", "storage": "memory, all agents", "model": "model calls", "pace": "pace"}
 
 
 def notches(field: LimitField) -> list[Number]:
@@ -35,8 +35,11 @@ def notches(field: LimitField) -> list[Number]:
     [4, 5, 6, 8, 10, 12, 15, 20]
     """
     found: set[float] = {field.low, field.high}
-    for power in range(-3, 12):
-        found |= {float(f"{size * 10.0**power:.3g}") for size in ROUND}
+    if field.log_scale or field.whole:
+        for power in range(-3, 13):
+            found |= {float(f"{size * 10.0**power:.3g}") for size in ROUND}
+    else:
+        found |= {round(field.low + (field.high - field.low) * part / 20, 6) for part in range(21)}
     if field.default is not None:
         found.add(field.default)
     kept = sorted({round(size) if field.whole else size for size in found if field.low <= size <= field.high})
@@ -53,7 +56,7 @@ class LimitControl:
         self._quiet = False
         self._turn = threading.RLock()
         self._in_use = ""
-        self._laddered = field.log_scale or field.high - field.low > 1000
+        self._laddered = field.log_scale or field.optional or field.high - field.low > 1000
         self.slider = self._make_slider(value)
         self.slider.observe(self._moved, names="value")
         self.note = widgets.HTML()
@@ -68,7 +71,10 @@ class LimitControl:
         field = self.field
         shared = {"description": field.label, "continuous_update": False, "tooltip": f"{field.name}: {field.why}"}
         if self._laddered:
-            return widgets.SelectionSlider(options=self._options(value), value=value, **shared)
+            options = self._options(value)
+            # By its place: a value of None would be taken for no choice at all.
+            at = [size for _, size in options].index(value)
+            return widgets.SelectionSlider(options=options, index=at, **shared)
         if field.whole:
             return widgets.IntSlider(value=value, min=int(field.low), max=int(field.high), **shared)
         return widgets.FloatSlider(
@@ -192,9 +198,7 @@ def _accepted(news: News) -> Iterable[tuple[str, str]]:
     fields = Limits.fields()
     for place, name in enumerate(rows["field"].tolist()):
         if name in fields:
-            when = (
-                f"effective at step {rows['effective_step'][place]}" if fields[name].per_agent else "effective at once"
-            )
+            when = "effective at once" if fields[name].at_once else f"effective at step {rows['effective_step'][place]}"
             whom = "" if rows["agents"][place] in EVERYONE else f" for {rows['agents'][place]}"
             yield name, f"accepted{whom} in {rows['accepted_ms'][place]:.2g} ms, {when}"
 

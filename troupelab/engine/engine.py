@@ -13,14 +13,14 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Literal, TypeAlias, TypeVar
 
+from troupelab.engine.consolidator import Consolidator
 from troupelab.errors import ModelError, RunError
 from troupelab.events import ActDone, ActionTaken, Emit, Failed, LimitChanged, ProcessSampled, RunChanged, StepDone
 from troupelab.ids import draw
 from troupelab.limits import FIELDS, LimitChange, LiveLimits, Number
-from troupelab.memory.consolidate import Consolidation, Job
 from troupelab.models.model import Request
 from troupelab.models.pipeline import Pipeline
 from troupelab.people.acts import EXPECTED, Message, Turn, read_turn
@@ -33,9 +33,6 @@ __all__ = ["Engine", "State"]
 State: TypeAlias = Literal["ready", "running", "paused", "stopping", "done", "stopped", "failed"]
 
 T = TypeVar("T")
-
-SMALL_JOB_BYTES = 32_768
-"""A consolidation of so many bytes takes 1 to 2 ms; with two threads in Python's way of taking turns, handing it over took 4."""
 
 _PROCESS_EVERY_S = 0.5
 _CONTROL_TIMEOUT_S = 10.0
@@ -50,6 +47,7 @@ class Engine:
         pipeline: how they reach the model.
         limits: read where they are used; changes are accepted on the loop.
         steps: how many steps to play.
+        notes_by_model: let the model write the notes of consolidations, instead of extracting them.
         seed: of every draw.
         emit: is told everything.
         clock: seconds since the run's start.
@@ -62,6 +60,7 @@ class Engine:
         limits: LiveLimits,
         *,
         steps: int,
+        notes_by_model: bool,
         seed: int,
         emit: Emit,
         clock: Callable[[], float],
@@ -75,6 +74,7 @@ class Engine:
         self.acts_done = 0
         self.held_s = 0.0
         self._limits = limits
+        self._notes_by_model = notes_by_model
         self._seed = seed
         self._emit = emit
         self._clock = clock
@@ -84,8 +84,7 @@ class Engine:
         self._pause_after: int | None = None
         self._waiting: set[asyncio.Task[None]] = set()
         self._acting: set[asyncio.Task[None]] = set()
-        self._consolidating: dict[int, list[tuple[Job, asyncio.Future[Consolidation]]]] = {}
-        self._workers = ThreadPoolExecutor(1, thread_name_prefix="troupelab-consolidate")
+        self._consolidator = Consolidator(pipeline, by_model=notes_by_model, seed=seed, emit=emit, clock=clock)
 
     # ------------------------------------------------------------------ the play, on the loop
 
@@ -104,6 +103,8 @@ class Engine:
         sampler = asyncio.create_task(self._sample_process())
         started.set_result(None)
         try:
+            if (load := getattr(self.stage.pool.embedder, "load", None)) is not None:
+                await asyncio.to_thread(load)  # beside the loop, so that the controls answer meanwhile
             for step in range(self.steps):
                 await self._go.wait()
                 if not self._stopping:
@@ -121,7 +122,7 @@ class Engine:
             sampler.cancel()
             for task in (*self._waiting, *self._acting):
                 task.cancel()
-            self._workers.shutdown(wait=False, cancel_futures=True)
+            self._consolidator.close()
             self._loop = None
 
     async def _play_step(self, step: int) -> None:
@@ -148,6 +149,12 @@ class Engine:
     async def _between_steps(self, step: int) -> None:
         if self.steps_done == self.steps:
             return
+        if (problem := self.stage.pool.problem) is not None:
+            # Nothing is lost: what could not be written waits in RAM, and is written once there is room.
+            self._emit(Failed(self._clock(), step, -1, type(problem).__name__, f"{problem}; the run pauses", 0))
+            self._pause(f"the disk: {problem}")
+            await self._go.wait()
+            self.stage.pool.retry()
         if self._pause_after is not None and self.steps_done >= self._pause_after:
             self._pause_after = None
             self._pause(f"after step {step}")
@@ -157,7 +164,7 @@ class Engine:
     async def _act(self, agent: Agent, step: int, ready_s: float) -> None:
         task = asyncio.current_task()
         assert task is not None
-        await self._admit_notes(agent)
+        await self._consolidator.admit(agent)
         async with self.pipeline.limiter.slot():
             self._waiting.discard(task)
             self._acting.add(task)
@@ -165,6 +172,8 @@ class Engine:
             agent.memory.begin(step, self._limits.at_step(step, agent.name))
             heard = agent.hear(step)
             messages = act_prompt(agent, self.stage, step, heard)
+            if self._notes_by_model:
+                agent.last_prompt = messages
 
             def request(attempt: int) -> Request:
                 seed = draw(self._seed, "act", agent.index, step, 0, attempt)
@@ -172,7 +181,7 @@ class Engine:
 
             turn, error, calls = _NOTHING_DONE, "", 1
             try:
-                turn = await self.pipeline.complete(request, read_turn, EXPECTED, queue_s=start_s - ready_s)
+                turn = (await self.pipeline.complete(request, read_turn, EXPECTED, queue_s=start_s - ready_s)).value
             except ModelError as failure:
                 error = type(failure).__name__  # the act is skipped; the pipeline has told why
             self._commit(agent, step, heard, turn)
@@ -185,7 +194,7 @@ class Engine:
         agent.commit(step, heard, turn.actions)
         agent.state = turn.state or agent.state
         self.stage.deliver(agent, step, turn.actions)
-        self._condense(agent)
+        self._consolidator.start(agent)
         self.acts_done += 1
         for sequence, action in enumerate(turn.actions):
             self._emit(ActionTaken(now, step, agent.index, sequence, action.type, action.target, action.content))
@@ -194,47 +203,15 @@ class Engine:
             self._emit(Failed(now, step, agent.index, "TooManyActions", message, 0))
         self._emit(agent.memory.size())
 
-    def _condense(self, agent: Agent) -> None:
-        """Start the consolidations that are due; their notes are awaited at the agent's next step."""
-        if jobs := agent.memory.take_jobs():
-            self._consolidating.setdefault(agent.index, []).extend((job, self._start(job)) for job in jobs)
-
-    def _start(self, job: Job) -> asyncio.Future[Consolidation]:
-        """Have a job run beside the loop; a small one at once, since handing it over would take longer than the job."""
-        loop = asyncio.get_running_loop()
-        if job.bytes > SMALL_JOB_BYTES:
-            return loop.run_in_executor(self._workers, job.run)
-        made = loop.create_future()
-        try:
-            made.set_result(job.run())
-        except Exception as error:  # whatever it is, _admit_notes deals with it as with one from beside the loop
-            made.set_exception(error)
-        return made
-
-    async def _admit_notes(self, agent: Agent) -> None:
-        """Make the notes of the agent's earlier steps visible, in the order in which they became due."""
-        while waiting := self._consolidating.get(agent.index):
-            job, running = waiting[0]
-            try:
-                made = await asyncio.shield(running)
-            except Exception as error:
-                # Nothing is lost where condensing fails: the records become notes word for word.
-                made = job.verbatim()
-                message = f"{error}; {len(job.records)} records were kept word for word"
-                self._emit(Failed(self._clock(), job.step, agent.index, type(error).__name__, message, 0))
-            waiting.pop(0)
-            agent.memory.admit(job, made)
-        self._consolidating.pop(agent.index, None)
-
     async def _finish(self) -> None:
         """Bring in all notes; after the last step, also remember what was said in it."""
         for agent in self.stage.agents:
-            await self._admit_notes(agent)
+            await self._consolidator.admit(agent)
             if self.steps_done == self.steps:
                 agent.memory.begin(self.steps, self._limits.at_step(self.steps, agent.name))
                 agent.commit(self.steps, agent.hear(self.steps), ())
-                self._condense(agent)
-                await self._admit_notes(agent)
+                self._consolidator.start(agent)
+                await self._consolidator.admit(agent)
                 self._emit(agent.memory.size())
 
     async def _sample_process(self) -> None:
@@ -297,6 +274,7 @@ class Engine:
             self._release()
             for task in (*self._waiting, *(self._acting if now else ())):
                 task.cancel()
+            self._consolidator.stop(now=now)
 
         self._control(end, {"running", "paused", "stopping"}, "stop")
 

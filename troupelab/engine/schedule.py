@@ -7,10 +7,17 @@ each act taking its call's time; `lockstep_bound` is what no order of the acts w
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-__all__ = ["Efficiency", "PlayedStep", "lockstep_bound", "lockstep_efficiency", "simulate_lockstep"]
+__all__ = [
+    "Efficiency",
+    "PlayedStep",
+    "lockstep_bound",
+    "lockstep_efficiency",
+    "played_efficiency",
+    "simulate_lockstep",
+]
 
 
 class PlayedStep(NamedTuple):
@@ -66,3 +73,27 @@ def lockstep_efficiency(steps: Iterable[PlayedStep]) -> Efficiency:
         simulated_s += simulate_lockstep(step.durations_s, step.slots)
         bound_s += lockstep_bound(step.durations_s, step.slots)
     return Efficiency(simulated_s / wall_s if wall_s else 1.0, wall_s, simulated_s, bound_s)
+
+
+def played_efficiency(
+    steps: Mapping[str, Any], acts: Mapping[str, Any], calls: Mapping[str, Any], purpose: str = "act"
+) -> Efficiency:
+    """Compare a run's finished steps with the same acts without overhead, from the recorder's columns of those families.
+
+    What other calls took (those that write notes run beside the acts) is no part of an act.
+    """
+    durations = dict.fromkeys(zip(acts["step"].tolist(), acts["agent"].tolist(), strict=True), 0.0)
+    called = zip(
+        calls["step"].tolist(), calls["agent"].tolist(), calls["latency_s"].tolist(), calls["purpose"], strict=True
+    )
+    for step, agent, latency_s, why in called:
+        if why == purpose and (step, agent) in durations:
+            durations[step, agent] += latency_s
+    by_step: dict[int, list[float]] = {}
+    for step, agent in sorted(durations):
+        by_step.setdefault(step, []).append(durations[step, agent])
+    walls = (steps["end_s"] - steps["start_s"] - steps["held_s"]).tolist()
+    played = zip(steps["step"].tolist(), steps["max_concurrency"].tolist(), walls, strict=True)
+    return lockstep_efficiency(
+        PlayedStep(by_step[step], slots, wall) for step, slots, wall in played if step in by_step
+    )

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from troupelab.memory import policy
 from troupelab.memory.record import Note, Record
-from troupelab.text.embed import Embedder, Vectors, mean_direction
+from troupelab.text.embed import Embedder, Vectors, mean_direction, same_topic
 from troupelab.text.extract import key_sentences
+from troupelab.text.words import analyse
 
 __all__ = ["Consolidation", "Job"]
 
@@ -27,8 +29,8 @@ RECORDS_A_NOTE = 8
 FEWEST_A_NOTE = 4
 """What is alike in fewer records is written down with its neighbours: a note's vector alone takes as much as a short record."""
 
-SAME_TOPIC = 0.35
-"""The cosine from which on two records share a note: for hashed words, about a third of the content words in common."""
+MAX_NOTE_CHARS = 8_000
+"""A note of more text is cut into several, so that none fills a prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class Consolidation:
     vectors: Vectors
     kept_fraction: float
     seconds: float
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +54,27 @@ class Job:
     bytes: int
     retain_fraction: float
     embedder: Embedder | None
+    notes: bool = True
 
     def run(self) -> Consolidation:
         """Write the notes; pure, so that it can run beside the event loop."""
         began = time.perf_counter()
+        if not self.notes:
+            return Consolidation((), _directions(None, []), 0.0, 0.0)
         texts = [record.text for record in self.records]
         kept = key_sentences(texts, self.retain_fraction, [record.source for record in self.records])
+        pinned = [place for place, record in enumerate(self.records) if record.kind in policy.PINNED]
+        for place in pinned:
+            kept[place] = [texts[place]]
+        free = [place for place in range(len(texts)) if place not in set(pinned)]
         vectors = None if self.embedder is None else self.embedder.embed(texts)
+        groups = (
+            _in_order(free)
+            if vectors is None or self.embedder is None
+            else _groups(vectors, free, same_topic(self.embedder))
+        )
         noted = [
-            (note, group)
-            for group in (_in_order(range(len(texts))) if vectors is None else _groups(vectors))
-            if (note := self._note(group, kept)) is not None
+            (note, group) for group in [*groups, *([place] for place in pinned)] for note in self._notes(group, kept)
         ]
         before = sum(map(len, texts))
         after = sum(len(sentence) for sentences in kept for sentence in sentences)
@@ -69,31 +82,72 @@ class Job:
         rows = _directions(vectors, [group for _, group in noted])
         return Consolidation(tuple(note for note, _ in noted), rows, share, time.perf_counter() - began)
 
+    def written(self, lines: Sequence[str], tokens: int, seconds: float) -> Consolidation:
+        """Take what somebody else (a model) wrote about the records, one note a line.
+
+        What it left out of the numbers and names, and all that is pinned, is added from the records, so that no fact is lost.
+        """
+        texts = [record.text for record in self.records]
+        claimed = {fact for line in lines for sentence in analyse(line) for fact in sentence.facts}
+        missing = [
+            [sentence.text for sentence in analyse(text) if not claimed.issuperset(sentence.facts)] for text in texts
+        ]
+        for place, record in enumerate(self.records):
+            if record.kind in policy.PINNED:
+                missing[place] = [record.text]
+        first, last = self.records[0], self.records[-1]
+        told = [Note(first.id, first.first_step, last.step, len(texts), line) for line in lines]
+        rest = [note for group in _in_order(range(len(texts))) for note in self._notes(group, missing)]
+        notes = (*told, *rest)
+        dims = 0 if self.embedder is None else self.embedder.dims
+        vectors = np.zeros((len(notes), dims), dtype=np.float32)
+        if self.embedder is not None and notes:
+            vectors = self.embedder.embed([note.text for note in notes])
+        share = sum(len(note.text) for note in notes) / max(1, sum(map(len, texts)))
+        return Consolidation(notes, vectors, share, seconds, tokens)
+
     def verbatim(self) -> Consolidation:
         """Keep every record as a note of its own: what is done when `run` failed, so that nothing is lost."""
         everything = [[record.text] for record in self.records]
-        notes = [note for place in range(len(everything)) if (note := self._note([place], everything)) is not None]
+        notes = [note for place in range(len(everything)) for note in self._notes([place], everything)]
         dims = 0 if self.embedder is None else self.embedder.dims
         return Consolidation(tuple(notes), np.zeros((len(notes), dims), dtype=np.float32), 1.0, 0.0)
 
-    def _note(self, group: Sequence[int], kept: Sequence[Sequence[str]]) -> Note | None:
+    def _notes(self, group: Sequence[int], kept: Sequence[Sequence[str]]) -> list[Note]:
+        """What is kept of a group of records as one note, or as several where that would be too long."""
         lines = [
             f"{self.records[place].source or 'It was said'}: {' '.join(kept[place])}" for place in group if kept[place]
         ]
-        if not lines:
-            return None
         members = [self.records[place] for place in group]
-        return Note(members[0].id, members[0].step, members[-1].step, len(members), "\n".join(lines))
+        pinned = members[0].kind in policy.PINNED
+        first_step = min(record.first_step for record in members)
+        return [
+            Note(members[0].id, first_step, members[-1].step, len(members), text, pinned)
+            for text in _cut("\n".join(lines))
+        ]
 
 
-def _groups(vectors: Vectors) -> list[list[int]]:
+def _cut(text: str) -> list[str]:
+    """A text in pieces of at most `MAX_NOTE_CHARS`, cut at a space where there is one; none of nothing."""
+    pieces = []
+    while len(text) > MAX_NOTE_CHARS:
+        end = max(text.rfind(" ", 0, MAX_NOTE_CHARS), text.rfind("\n", 0, MAX_NOTE_CHARS))
+        end = end if end > 0 else MAX_NOTE_CHARS
+        pieces.append(text[:end])
+        text = text[end:].lstrip()
+    return [*pieces, text] if text else pieces
+
+
+def _groups(vectors: Vectors, places: Sequence[int], alike: float) -> list[list[int]]:
     """Put together what is alike (each leader with its next of kin), and what is alone with its neighbours in time."""
     cosines: Vectors = np.vecdot(vectors[:, np.newaxis], vectors[np.newaxis])
-    similar = np.round(cosines, 5) >= SAME_TOPIC
+    similar = np.round(cosines, 5) >= alike
     groups: list[list[int]] = []
     alone: list[int] = []
-    free = [True] * len(vectors)
-    for leader in range(len(vectors)):
+    free = [False] * len(vectors)
+    for place in places:
+        free[place] = True
+    for leader in places:
         if free[leader]:
             near = [place for place in np.flatnonzero(similar[leader]).tolist() if free[place] and place > leader]
             group = [leader, *near[: RECORDS_A_NOTE - 1]]

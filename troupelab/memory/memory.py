@@ -4,40 +4,41 @@ It belongs to the engine's loop thread. Consolidation is the one thing that may 
 (`take_jobs`), whoever owns the memory runs them where it likes, and brings the results back (`admit`). Until then the
 records of a job still count and can still be found. `settle` does all of it in place, for use without an engine.
 
-Invariants: after any call returns no cap is exceeded; what was stored is in one tier, or in a note, or was dropped by a rule
-that an event names; the same calls give the same memory.
+A record is in the recent tier until it is condensed; then it is in the archive, word for word, where there is one, and notes
+speak of it. Past `max_age_steps` it lives on only in the notes. Invariants: after any call returns no cap is exceeded; what was
+stored is in one tier, or was merged, condensed or dropped by a rule that an event names; the same calls give the same memory,
+wherever its parts happen to lie.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Iterable, Iterator, Sequence
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from troupelab.events import Consolidated, Emit, Event, Evicted, MemorySized
+from troupelab.events import Consolidated, Deduped, Evicted, Failed, MemorySized
 from troupelab.limits import Limits
 from troupelab.memory import policy
+from troupelab.memory.archive import Archive
 from troupelab.memory.consolidate import Consolidation, Job
+from troupelab.memory.pool import Pool
 from troupelab.memory.recent import Recent
-from troupelab.memory.record import Note, Record
-from troupelab.memory.semantic import Semantic
-from troupelab.text.embed import Embedder, mean_direction
-from troupelab.text.words import content_words
+from troupelab.memory.record import Note, Record, check_text, was_between
+from troupelab.memory.retrieval import Finder, Found
+from troupelab.memory.semantic import Knowledge, Semantic
+from troupelab.memory.shelf import SPILLED, SegmentMeta
+from troupelab.memory.state import STATE_VERSION, State, read_state
+from troupelab.memory.tree import RangeSum
+from troupelab.text.embed import Vectors
+from troupelab.text.similar import fingerprint
 
-__all__ = ["Found", "Memory"]
+__all__ = ["Memory"]
 
-
-class Found(NamedTuple):
-    """Something that `relevant` found: a record or a note, and its score."""
-
-    score: float
-    item: Record | Note
-
-
-def _nobody(event: Event) -> None:
-    """Where events go when nobody asked for them."""
+_OWN_BYTES = 6_000
+"""What a memory takes before it remembers anything: its objects and empty columns, measured with pympler."""
 
 
 class Memory:
@@ -46,9 +47,8 @@ class Memory:
     Args:
         agent: the agent's index, for events.
         limits: the limits to begin with; `begin` brings those of each step.
-        embedder: for `relevant` and for grouping notes by topic; None compares words instead.
-        emit: is told each consolidation and each drop.
-        clock: seconds since the run's start, for the events' `at_s`.
+        pool: what it shares with the memories of others; None for one of its own, without a disk. Where the pool's store
+            has this agent's memory already, it goes on from there.
 
     >>> from troupelab.ids import make_id
     >>> memory = Memory(0, Limits(recent_max_records=4))
@@ -58,47 +58,131 @@ class Memory:
     ([3, 4, 5], ['Elif: Page 0 has 0 errors.', 'Elif: Page 1 has 1 errors.', 'Elif: Page 2 has 2 errors.'])
     """
 
-    def __init__(
-        self,
-        agent: int,
-        limits: Limits,
-        *,
-        embedder: Embedder | None = None,
-        emit: Emit = _nobody,
-        clock: Callable[[], float] = lambda: 0.0,
-    ) -> None:
-        self._agent = agent
+    def __init__(self, agent: int, limits: Limits, pool: Pool | None = None) -> None:
+        self.agent = agent
         self._limits = limits
-        self._embedder = embedder
-        self._emit = emit
-        self._clock = clock
+        self._pool = Pool() if pool is None else pool
+        self._shelf = self._pool.shelf
         self._step = 0
-        self._recent = Recent()
-        self._semantic = Semantic(0 if embedder is None else embedder.dims)
+        dims = 0 if self._pool.embedder is None else self._pool.embedder.dims
+        self._recent = Recent(agent, self._shelf, dims, self._vectors)
+        self._semantic = Semantic(agent, dims, self._shelf)
+        self.archive = Archive(agent, self._shelf) if self._shelf.durable else None
+        self._finder = Finder(self._semantic, self.archive, self._pool.embedder)
         self._jobs: list[Job] = []
         self._out: list[Job] = []
+        self._hits = 0.0
+        self._touched = 0
+        self._charged = 0
+        self._diverged = False
+        self._states: list[int] = []
+        self._kept: list[tuple[int, SegmentMeta]] = []
         self.stored = 0
-        """How many records were ever stored."""
+        """How many records were ever stored, merged ones too."""
+        self._reopen()
+        self._pool.join(self)
+        self._pool.begin(0, limits)
+        self._charge()
 
     @property
     def notes(self) -> Sequence[Note]:
         """All notes, oldest first."""
         return self._semantic.notes
 
+    # ------------------------------------------------------------------ remembering
+
     def begin(self, step: int, limits: Limits) -> None:
         """Begin a step under its limits; a lowered cap is obeyed when this returns."""
         self._step = step
+        self._pool.begin(step, limits)
         if limits is not self._limits:
             self._limits = limits
             self._condense("limit lowered")
             self._drop_notes()
+        self._grow_old()
+        self._charge()
 
     def store(self, records: Iterable[Record]) -> None:
-        """Remember records, in their order; the oldest go to consolidation when they pass the high water."""
+        """Remember records, in their order; the oldest go to consolidation when they pass the high water.
+
+        What says the same as a recent record of the same kind and source takes that one in.
+
+        Raises:
+            InputError: a text is no string, or too long; nothing of these records is remembered then.
+        """
+        records = list(records)
         for record in records:
-            self._recent.append(record)
+            check_text(record.text)
+        self._touched = self._step
+        at_least = self._limits.dedup_similarity
+        if at_least is None:
+            self._recent.drop_ring()
+        compared = at_least is not None and at_least < 1 and records
+        vectors = self._vectors([record.text for record in records]) if compared else None
+        for place, record in enumerate(records):
+            print_ = None if at_least is None else fingerprint(record.text)
+            vector = None if vectors is None else vectors[place]
             self.stored += 1
+            if at_least is None or print_ is None or not self._merge(record, print_, vector, at_least):
+                text = self._shelf.common.hold(record.text)
+                if text is not record.text:
+                    record = msgspec.structs.replace(record, text=text)
+                self._recent.append(record, print_, vector)
             self._condense("high water")
+        self._charge()
+
+    def _vectors(self, texts: Sequence[str]) -> Vectors | None:
+        pool = self._pool
+        try:
+            return pool.embedder.embed(texts) if pool.embedder else None
+        except Exception as error:  # an embedder may be anybody's: without vectors, only identical texts are found
+            message = f"{error}; {len(texts)} records were compared without vectors"
+            pool.emit(Failed(pool.clock(), self._step, self.agent, type(error).__name__, message, 0))
+            return None
+
+    def _merge(self, record: Record, print_: int, vector: NDArray[np.float32] | None, at_least: float) -> bool:
+        found = self._recent.twin(record, print_, vector, at_least)
+        if found is None:
+            return False
+        twin, similarity = found
+        # It has come again, and is the newest now; the longer text says all that the shorter one says.
+        text = self._shelf.common.hold(max(twin.text, record.text, key=len))
+        self._recent.remove(twin)
+        self._shelf.common.release([twin.text])
+        first_id, times = twin.first_id or twin.id, twin.times + 1
+        self._recent.append(msgspec.structs.replace(record, text=text, first_id=first_id, times=times), print_, vector)
+        self._pool.emit(
+            Deduped(self._pool.clock(), self._step, self.agent, record.id, twin.id, similarity, times, twin.size_bytes)
+        )
+        return True
+
+    def end_episode(self) -> None:
+        """Condense what is over the low water, although the high water is not reached: a scene has ended."""
+        self._queue("episode end", self._recent.take_oldest(*policy.low_water(self._limits)))
+        self._charge()
+
+    def _condense(self, reason: str) -> None:
+        if policy.over_high_water(len(self._recent), self._recent.bytes, self._limits):
+            self._queue(reason, self._recent.take_oldest(*policy.low_water(self._limits)))
+
+    def _queue(self, reason: str, taken: Sequence[Record]) -> None:
+        if taken:
+            size = sum(record.size_bytes for record in taken)
+            pool, retain = self._pool, self._limits.retain_fraction
+            self._jobs.append(Job(self._step, reason, tuple(taken), size, retain, pool.embedder, pool.notes))
+
+    def _oldest_step(self) -> float:
+        """Records last heard of before this step do not stay word for word."""
+        return self._step - policy.max_age_steps(self._limits, self._pool.hours_per_step)
+
+    def _grow_old(self) -> None:
+        oldest = self._oldest_step()
+        if oldest <= 0:
+            return
+        self._queue("age", self._recent.take_before(math.ceil(oldest)))
+        if self.archive is not None:
+            dropped = self.archive.drop_before(math.ceil(oldest))
+            self._tell_dropped("max_age_steps", "archived records", *dropped)
 
     def take_jobs(self) -> list[Job]:
         """The consolidations that have become due since the last call; each must come back through `admit`."""
@@ -107,38 +191,82 @@ class Memory:
         return jobs
 
     def admit(self, job: Job, made: Consolidation) -> None:
-        """Take in what a job made: its records are now only in the notes."""
+        """Take in what a job made: its records are now in the archive, where there is one and they are not too old."""
         self._out.remove(job)
-        before = self._semantic.bytes
+        before = self._semantic.content_bytes
         self._semantic.add(made.notes, made.vectors)
-        self._emit(
+        if self.archive is not None:
+            oldest = max(self._oldest_step(), self.archive.floor)  # what is below the floor has been gone for a while
+            young = [record for record in job.records if record.step >= oldest]
+            self.archive.add(young)
+            old = [record for record in job.records if record.step < oldest]
+            self._tell_dropped("max_age_steps", "records", len(old), sum(record.size_bytes for record in old))
+            self._shelf.common.release(record.text for record in old)
+        else:
+            self._shelf.common.release(record.text for record in job.records)
+        self._pool.emit(
             Consolidated(
-                self._clock(), job.step, self._agent, job.reason, len(job.records), len(made.notes),
-                job.bytes, self._semantic.bytes - before, made.kept_fraction, made.seconds, 0,
+                self._pool.clock(), job.step, self.agent, job.reason, len(job.records), len(made.notes),
+                job.bytes, self._semantic.content_bytes - before, made.kept_fraction, made.seconds, made.tokens,
             )
         )  # fmt: skip
         self._drop_notes()
+        self._charge()
 
     def settle(self) -> None:
         """Run and admit every consolidation that is due, here and now."""
         for job in self.take_jobs():
             self.admit(job, job.run())
 
+    def learn(self, known: Knowledge) -> None:
+        """Know what everybody knows, unless this memory has made its own version of it."""
+        if not self._diverged:
+            self._semantic.learn(known)
+            self._drop_notes()
+            self._charge()
+
+    def _drop_notes(self) -> None:
+        cap = self._limits.semantic_max_notes
+        if cap is not None and len(self._semantic) > cap:
+            # The oldest note goes first: without a question to compare with, age is all that tells notes apart.
+            over = len(self._semantic) - cap
+            self._tell_dropped("semantic_max_notes", "notes", over, self._semantic.drop_oldest(over))
+            self._diverged = True
+
+    def _tell_dropped(self, rule: str, what: str, count: int, freed: int) -> None:
+        if count:
+            pool = self._pool
+            pool.emit(Evicted(pool.clock(), self._step, self.agent, rule, what, count, freed, True))
+
+    # ------------------------------------------------------------------ finding
+
     def recent(self, n: int) -> list[Record]:
-        """The newest `n` records that are still word for word in the recent tier, oldest of them first."""
-        return self._recent.newest(n)
+        """The newest `n` records of the recent tier, oldest of them first."""
+        away = self._recent.away_bytes
+        found = self._recent.newest(n)
+        if away != self._recent.away_bytes:
+            self._charge()
+        return found
 
     def last(self, kind: str) -> Record | None:
-        """The newest record of a kind (TALK, CONVERSATION, …) or role (`action`, `stimulus`); None where there is none."""
-        for record in self._recent.newest_first():
-            if kind in (record.kind, record.role):
-                return record
-        return None
+        """The newest recent record of a kind (TALK, CONVERSATION, …) or role (`action`, `stimulus`); None where there is none."""
+        found = next((record for record in self._recent.newest_first() if kind in (record.kind, record.role)), None)
+        self._charge()
+        return found
 
     def between(self, start: int, end: int) -> list[Record]:
-        """The records from step `start` up to and with step `end`, oldest first."""
-        waiting = [record for job in (*self._out, *self._jobs) for record in job.records]
-        return [record for record in (*waiting, *self._recent) if start <= record.step <= end]
+        """The records that were heard or done from step `start` up to and with step `end`, oldest first, archived ones too."""
+        found = [] if self.archive is None else list(self.archive.between(start, end))
+        found.extend(each for each in (*self._waiting(), *self._recent) if was_between(each, start, end))
+        self._charge()
+        return found
+
+    def over(self, start: int, end: int) -> RangeSum:
+        """How much the archive has of some steps (whole segments), without opening any of it."""
+        return RangeSum(0, 0, 0.0) if self.archive is None else self.archive.over(start, end)
+
+    def _waiting(self) -> Iterator[Record]:
+        return (record for job in (*self._out, *self._jobs) for record in job.records)
 
     def relevant(self, text: str, k: int = 5, *, tiers: Sequence[str] = ("notes", "records")) -> list[Found]:
         """The `k` notes and records that fit a text best: relevance x recency x importance, best first.
@@ -146,73 +274,126 @@ class Memory:
         Args:
             text: what to look for; a text without content words finds nothing.
             k: how many to return at most.
-            tiers: `notes`, `records` or both. Records are compared on demand, so notes alone are much cheaper.
+            tiers: `notes`, `records` (the recent ones) and `archive` (the archived ones to which the best notes lead), any of
+                them. Records are compared on demand, so notes alone are much cheaper.
         """
-        items: list[Record | Note] = []
-        steps: list[NDArray[np.float64]] = []
-        weights: list[NDArray[np.float64]] = []
-        relevance: list[NDArray[np.float32]] = []
-        if "notes" in tiers and len(self._semantic):
-            items += self._semantic.notes
-            steps.append(self._semantic.last_steps)
-            weights.append(np.ones(len(self._semantic)))
-            relevance.append(self._note_relevance([text]))
-        if "records" in tiers and (records := self.between(0, self._step)):
-            items += records
-            steps.append(np.array([float(record.step) for record in records]))
-            weights.append(np.array([policy.importance(record.kind) for record in records]))
-            relevance.append(self._text_relevance([text], [record.text for record in records]))
-        if not items:
-            return []
-        scores = policy.scores(np.concatenate(relevance), self._step - np.concatenate(steps), np.concatenate(weights))
-        return [Found(float(scores[place]), items[place]) for place in policy.best(scores, items, k)]
+        records = [*self._waiting(), *self._recent] if "records" in tiers else []
+        found = self._finder.relevant(text, k, self._step, records, notes="notes" in tiers, archive="archive" in tiers)
+        self._charge()
+        return found
 
     def recall(self, texts: Sequence[str], k: int) -> list[Note]:
-        """The notes for a prompt, oldest first: the `k` that fit some texts best, or without an embedder the newest."""
-        notes = self._semantic.notes
-        if self._embedder is None or not texts:
-            return list(notes[-k:])
-        if not notes:
-            return []
-        ages = self._step - self._semantic.last_steps
-        scores = policy.scores(self._note_relevance(texts), ages, np.ones(len(notes)))
-        return sorted((notes[place] for place in policy.best(scores, notes, k)), key=lambda note: note.id)
+        """The notes for a prompt, oldest first: the `k` that fit some texts best, or without an embedder the newest.
+
+        What is recalled often is kept in RAM longer.
+        """
+        self._hits = self._hits * 2.0 ** (-(self._step - self._touched) / policy.HALF_LIFE_STEPS) + 1
+        self._touched = self._step
+        found = self._finder.recall(texts, k, self._step)
+        self._charge()
+        return found
+
+    # ------------------------------------------------------------------ size, and leaving RAM
+
+    @property
+    def ram_bytes(self) -> int:
+        """What the memory takes in RAM now; what it shares with others is counted in full."""
+        waiting = sum(job.bytes for job in self._out) + sum(job.bytes for job in self._jobs)
+        archive = 0 if self.archive is None else self.archive.ram_bytes
+        return (
+            _OWN_BYTES
+            + self._recent.here_bytes
+            + self._recent.ring_bytes
+            + waiting
+            + self._semantic.ram_bytes
+            + archive
+        )
 
     def size(self) -> MemorySized:
-        """What the memory holds now; records on their way to notes count as recent bytes no more, but in the total."""
-        waiting = sum(job.bytes for job in (*self._out, *self._jobs))
-        total = self._recent.bytes + waiting + self._semantic.bytes
+        """What the memory holds now; records on their way to notes are in the total alone."""
+        archive = self.archive
         return MemorySized(
-            self._clock(), self._step, self._agent, len(self._recent), self._recent.bytes, 0, 0,
-            len(self._semantic), self._semantic.bytes, total,
+            self._pool.clock(), self._step, self.agent, len(self._recent), self._recent.bytes,
+            0 if archive is None else archive.records, 0 if archive is None else archive.disk_bytes,
+            len(self._semantic), self._semantic.content_bytes, self.ram_bytes,
         )  # fmt: skip
 
-    def _note_relevance(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        if self._embedder is None:
-            return self._text_relevance(texts, [note.text for note in self._semantic])
-        return self._semantic.similarity(mean_direction(self._embedder.embed(texts)))
+    def _charge(self) -> None:
+        now = self.ram_bytes
+        more, self._charged = now - self._charged, now
+        self._pool.charge(more)
+        self._charged = self.ram_bytes  # what the pool has moved away, it has counted
 
-    def _text_relevance(self, texts: Sequence[str], others: Sequence[str]) -> NDArray[np.float32]:
-        if self._embedder is not None:
-            cosines: NDArray[np.float32] = np.vecdot(
-                self._embedder.embed(others), mean_direction(self._embedder.embed(texts))
-            )
-            return cosines
-        wanted = {word for text in texts for word in content_words(text)}
-        shares = [len(wanted.intersection(content_words(other))) / max(1, len(wanted)) for other in others]
-        return np.array(shares, dtype=np.float32)
+    def warmth(self) -> float:
+        """How dearly the memory is kept in RAM."""
+        return policy.warmth(self._pool.step - self._touched, self._hits)
 
-    def _condense(self, reason: str) -> None:
-        if policy.over_high_water(len(self._recent), self._recent.bytes, self._limits):
-            held = self._recent.bytes
-            taken = self._recent.take_oldest(*policy.low_water(self._limits))
-            retain = self._limits.retain_fraction
-            self._jobs.append(Job(self._step, reason, tuple(taken), held - self._recent.bytes, retain, self._embedder))
+    def movable(self) -> dict[str, int]:
+        """The bytes that could leave RAM, by what they are."""
+        texts, vectors = self._semantic.movable_bytes
+        records = self._recent.spillable_bytes
+        open_bytes = 0 if self.archive is None else self.archive.open_bytes
+        return {
+            "note texts": texts,
+            "note vectors": vectors,
+            "open segment": open_bytes,
+            "recent records": records,
+            "dedup ring": self._recent.ring_bytes // 8 if self._shelf.durable else 0,  # dear to make anew
+        }
 
-    def _drop_notes(self) -> None:
-        cap = self._limits.semantic_max_notes
-        if cap is not None and len(self._semantic) > cap:
-            # The oldest note goes first: without a question to compare with, age is all that tells notes apart.
-            over = len(self._semantic) - cap
-            freed = self._semantic.drop(range(over))
-            self._emit(Evicted(self._clock(), self._step, self._agent, "semantic_max_notes", over, freed))
+    def move(self, what: str) -> tuple[int, int]:
+        """Let something leave RAM; returns how many things, and the bytes freed."""
+        before = self.ram_bytes
+        count = 1
+        if what == "note texts":
+            count, _ = self._semantic.move_texts()
+        elif what == "note vectors":
+            count, _ = self._semantic.move_rows()
+        elif what == "open segment" and self.archive is not None:
+            count = len(self.archive)
+            self.archive.seal()
+        elif what == "recent records":
+            count, _ = self._recent.spill()
+        elif what == "dedup ring":
+            self._recent.drop_ring()
+        freed = before - self.ram_bytes
+        self._charged -= freed
+        return count, freed
+
+    # ------------------------------------------------------------------ keeping and opening again
+
+    def save(self) -> None:
+        """Put everything on disk, so that a memory of this agent over the same store goes on from here."""
+        self.settle()
+        if self.archive is None:
+            return
+        self.archive.seal()
+        self._semantic.seal()
+        kept, self._kept = self._kept, self._recent.copies()
+        state = State(
+            STATE_VERSION, self.stored, self._step, self.archive.floor, self._hits, self._diverged,
+            [number for number, _ in self._kept], self._semantic.dropped(),
+        )  # fmt: skip
+        self._states = [self._shelf.put_state(self.agent, msgspec.msgpack.encode(state), self._states)]
+        for number, meta in kept:
+            self._shelf.drop(SPILLED, self.agent, [number], meta.uses)
+        self._charge()
+
+    def _reopen(self) -> None:
+        if self.archive is None:
+            return
+        kept, self._states = self._shelf.state(self.agent)
+        state = read_state(kept)
+        self.archive.reopen(state.floor)
+        self._semantic.reopen(state.dropped_notes)
+        for number, meta, _ in self._shelf.segments(SPILLED, self.agent):
+            if number in state.recent:
+                self._kept.append((number, meta))
+            else:  # put away to make room by a process that ended without keeping its state
+                self._shelf.drop(SPILLED, self.agent, [number], meta.uses)
+        self.stored, self._step, self._hits, self._diverged = state.stored, state.step, state.hits, state.diverged
+        self._touched = self._step
+        archived = self.archive.last_id  # what was archived after the state was kept is in the archive alone
+        for number, _ in self._kept:
+            records = self._shelf.records(SPILLED, self.agent, number)
+            self._recent.restore(record for record in records if record.id > archived)

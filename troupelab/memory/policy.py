@@ -6,18 +6,31 @@ Any thread may call them. Scores are rounded to 1e-5 and ties go by id, so that 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from troupelab.limits import Limits
-from troupelab.memory.record import Note, Record
 
-__all__ = ["HALF_LIFE_STEPS", "best", "importance", "low_water", "over_high_water", "scores"]
+__all__ = [
+    "HALF_LIFE_STEPS",
+    "PINNED",
+    "best",
+    "importance",
+    "low_water",
+    "max_age_steps",
+    "over_high_water",
+    "scores",
+    "warmth",
+]
 
 HALF_LIFE_STEPS = 50.0
 """After so many steps a memory's recency counts half."""
+
+PINNED = frozenset({"INTERNAL_GOAL_FORMULATION"})
+"""Kinds that are kept word for word in notes of their own, leave RAM never, and are dropped last: an agent's goals.
+(Its persona and its state of mind are no part of its memory, and stand in every prompt.)"""
 
 _IMPORTANCE: Mapping[str, float] = {"THINK": 0.6, "TALK": 0.8, "REACH_OUT": 0.8}
 _OLD_STILL_COUNTS = 0.5
@@ -42,8 +55,20 @@ def low_water(limits: Limits) -> tuple[float, float]:
     return max_records, max_bytes
 
 
+def max_age_steps(limits: Limits, hours_per_step: float) -> float:
+    """For how many steps a record may stay word for word: the shorter of the two limits that say so."""
+    by_steps = math.inf if limits.max_age_steps is None else limits.max_age_steps
+    by_hours = math.inf if limits.max_age_hours is None else limits.max_age_hours / hours_per_step
+    return min(by_steps, by_hours)
+
+
+def warmth(idle_steps: float, hits: float) -> float:
+    """How dearly an agent's memory is kept in RAM: recency x hits. What is fattest for its warmth leaves first."""
+    return float((1.0 + hits) * 2.0 ** (-idle_steps / HALF_LIFE_STEPS))
+
+
 def scores(
-    relevance: NDArray[np.float32], ages_steps: NDArray[np.float64], weights: NDArray[np.float64]
+    relevance: NDArray[np.float32], ages_steps: NDArray[np.float64], weights: NDArray[np.float64] | float
 ) -> NDArray[np.float64]:
     """Relevance x recency x importance, after Park et al., Generative Agents (2023), as a product.
 
@@ -54,10 +79,10 @@ def scores(
     return np.round(np.maximum(relevance, 0.0) * recency * weights, 5)
 
 
-def best(scores: NDArray[np.float64], items: Sequence[Record | Note], k: int) -> list[int]:
+def best(scores: NDArray[np.float64], ids: NDArray[np.int64], k: int) -> list[int]:
     """The places of the `k` best scores above zero, best first; ties go to the lower id."""
     if k < 1:
         return []
     least = np.partition(scores, -k)[-k] if k < len(scores) else 0.0
     places = np.flatnonzero((scores >= least) & (scores > 0)).tolist()
-    return sorted(places, key=lambda place: (-scores[place], items[place].id))[:k]
+    return sorted(places, key=lambda place: (-scores[place], ids[place]))[:k]

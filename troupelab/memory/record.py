@@ -6,17 +6,19 @@ Sizes are what CPython allocates for them, so that byte caps speak of real memor
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import msgspec
-from numpy.typing import NDArray
 
+from troupelab.errors import InputError
 from troupelab.ids import step_of
 
-__all__ = ["OWN_ACTION", "Note", "Record"]
+__all__ = ["MAX_TEXT_CHARS", "OWN_ACTION", "Note", "Record", "check_text", "was_between"]
 
 OWN_ACTION = -1
 """The `message_id` of a record of something that the agent did itself."""
+
+MAX_TEXT_CHARS = 10_000_000
+"""A longer text is refused: it is no utterance, and would have to be held whole several times over."""
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -24,11 +26,13 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
     `kind` is TinyTroupe's word for it (CONVERSATION, SOCIAL, …; TALK, THINK, REACH_OUT, …), `source` the name of who said
     or did it (empty for the world). `id` tells whose memory and which step; `message_id` tells which message was received.
+    What came again (near enough the same, from the same source) is one record with `times` above 1: its id is that of the last
+    time, `first_id` that of the first.
 
     >>> from troupelab.ids import make_id
     >>> record = Record(make_id(0, 3, 1), "TALK", "Elif Aydın", "Good evening.", OWN_ACTION)
-    >>> record.step, record.role
-    (3, 'action')
+    >>> record.step, record.first_step, record.role
+    (3, 3, 'action')
     """
 
     id: int
@@ -36,11 +40,18 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     source: str
     text: str
     message_id: int
+    first_id: int = 0
+    times: int = 1
 
     @property
     def step(self) -> int:
-        """The step in which it was heard or done."""
+        """The step in which it was last heard or done."""
         return step_of(self.id)
+
+    @property
+    def first_step(self) -> int:
+        """The step in which it was first heard or done."""
+        return step_of(self.first_id or self.id)
 
     @property
     def role(self) -> str:
@@ -50,7 +61,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     @property
     def size_bytes(self) -> int:
         """What the record takes in RAM, its text included; kind and source are shared by all records."""
-        return _RECORD_BYTES + sys.getsizeof(self.text)
+        return _RECORD_BYTES + sys.getsizeof(self.text) + (_INT_BYTES if self.first_id else 0)
 
 
 _INT_BYTES = sys.getsizeof(1 << 60)
@@ -59,17 +70,39 @@ _RECORD_BYTES = sys.getsizeof(Record(0, "", "", "", 0)) + 2 * _INT_BYTES + _SLOT
 
 
 class Note(msgspec.Struct, frozen=True, gc=False):
-    """A semantic memory: what consolidation wrote about `records` records from `first_step` to `last_step`."""
+    """A semantic memory: what consolidation wrote about `records` records from `first_step` to `last_step`.
+
+    A `pinned` note is the last to be dropped.
+    """
 
     id: int
     first_step: int
     last_step: int
     records: int
     text: str
+    pinned: bool = False
 
-    def size_bytes(self, vector: NDArray[Any] | None) -> int:
-        """What the note takes in RAM, with its vector's row."""
-        return _NOTE_BYTES + sys.getsizeof(self.text) + (0 if vector is None else int(vector.nbytes))
+    @property
+    def size_bytes(self) -> int:
+        """What the note takes in RAM, without its vector and its place in the tier's columns."""
+        return _NOTE_BYTES + sys.getsizeof(self.text)
 
 
 _NOTE_BYTES = sys.getsizeof(Note(0, 0, 0, 0, "")) + _INT_BYTES + _SLOT_BYTES
+
+
+def was_between(record: Record, start: int, end: int) -> bool:
+    """Whether a record was heard or done (the first or the last time) from step `start` up to and with step `end`."""
+    return start <= record.step <= end or (record.first_id != 0 and start <= record.first_step <= end)
+
+
+def check_text(text: object) -> None:
+    """Refuse what cannot be remembered: anything but a string of bounded length. Lone surrogates are kept as they are.
+
+    Raises:
+        InputError: it is no string, or longer than `MAX_TEXT_CHARS`.
+    """
+    if type(text) is not str:
+        raise InputError("record", "text", "a str (decode bytes before, as UTF-8 say)", found=type(text).__name__)
+    if len(text) > MAX_TEXT_CHARS:
+        raise InputError("record", "text", f"at most {MAX_TEXT_CHARS} characters: cut it", found=f"{len(text)}")

@@ -1,89 +1,357 @@
 """The semantic tier: notes with their vectors, searched exactly.
 
-Owned by one memory, on the engine's loop thread.
+Of each note a few numbers stay in RAM. Its text can leave (it is on disk from the moment it was added, where there is a disk),
+and so can its vector, to a memory-mapped file; what a search finds is the same wherever they lie. Facts that everybody
+knows (`Knowledge`) are shared: all agents refer to one copy until one of them has to drop some. Owned by one memory, on
+the engine's loop thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from troupelab.ids import WORLD, make_id
 from troupelab.memory.record import Note
-from troupelab.text.embed import Vectors
+from troupelab.memory.shelf import NOTES, Shelf
+from troupelab.memory.vectors import Rows, quantise
+from troupelab.text.embed import Embedder, Vectors
 
-__all__ = ["Semantic"]
+__all__ = ["Knowledge", "Notes", "Semantic"]
+
+_COLUMNS = np.dtype(
+    [
+        ("id", "i8"),
+        ("last_step", "f8"),
+        ("scale", "f4"),
+        ("block", "i4"),
+        ("at", "i4"),
+        ("bytes", "i4"),
+        ("pinned", "?"),
+    ],
+    align=True,
+)
+_SLOT_BYTES = 8
+NOTE_INDEX_BYTES = _COLUMNS.itemsize + _SLOT_BYTES
+"""What stays in RAM of a note whose text and vector have left."""
+
+_WARM_FROM = 1_000
+"""From so many notes on, a search keeps the vectors in single precision for the next one."""
+
+_BLOCK_NOTES = 64
+"""So many notes are put away together."""
+
+_NOWHERE = -1
 
 
-_LEVELS = 127.0
+class _Block(NamedTuple):
+    """A block on disk: how many notes it has, and how many of them have not been dropped."""
+
+    notes: int
+    left: int
+
+
+class Knowledge:
+    """Facts that every agent of a world knows from the beginning: one copy of notes and vectors for all.
+
+    >>> known = Knowledge(["The ferry will be cut in May."], None)
+    >>> known.notes[0].text, known.holders
+    ('The ferry will be cut in May.', 0)
+    """
+
+    def __init__(self, facts: Sequence[str], embedder: Embedder | None) -> None:
+        self.notes = tuple(Note(make_id(WORLD, 0, at), 0, 0, 0, fact) for at, fact in enumerate(facts))
+        vectors = np.zeros((len(facts), 0), dtype=np.float32) if embedder is None else embedder.embed(list(facts))
+        self.rows, self.scales = quantise(vectors)
+        self.holders = 0
+
+    @property
+    def ram_bytes(self) -> int:
+        """What it takes in RAM, once for all."""
+        return (
+            sum(note.size_bytes for note in self.notes) + self.rows.nbytes + self.scales.nbytes if self.holders else 0
+        )
+
+
+class Notes(Sequence[Note]):
+    """All notes of a tier, oldest first, brought back from disk one by one as they are asked for."""
+
+    def __init__(self, tier: Semantic) -> None:
+        self._tier = tier
+
+    def __len__(self) -> int:
+        return len(self._tier)
+
+    @overload
+    def __getitem__(self, place: int) -> Note: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Note]: ...
+    def __getitem__(self, place: int | slice) -> Note | list[Note]:
+        if isinstance(place, slice):
+            return [self._tier.note(each) for each in range(*place.indices(len(self)))]
+        if not -len(self) <= place < len(self):
+            raise IndexError(f"there are {len(self)} notes, none at {place}")
+        return self._tier.note(place % len(self))
 
 
 class Semantic:
-    """Notes, oldest first, and a matrix with one row a note (no columns where there is no embedder).
+    """Notes, oldest first, with a vector each (of no length where there is no embedder)."""
 
-    Rows are kept as 8-bit numbers with a scale each, which costs a quarter of single precision and moves a cosine by less
-    than 0.01; all arithmetic is in single precision.
-    """
-
-    def __init__(self, dims: int) -> None:
-        self._notes: list[Note] = []
-        self._room = np.empty((0, dims), dtype=np.int8)
-        self._scales = np.empty(0, dtype=np.float32)
-        self._last_steps = np.empty(0)
-        self.bytes = 0
+    def __init__(self, agent: int, dims: int, shelf: Shelf) -> None:
+        self._agent = agent
+        self._dims = dims
+        self._shelf = shelf
+        self._known: Knowledge | None = None
+        self._texts: list[Note | None] = []
+        self._room = np.empty(0, dtype=_COLUMNS)
+        self._rows = Rows(dims, shelf.scratch_file(f"{agent}.rows"))
+        self._blocks: dict[int, _Block] = {}
+        self._unsaved = 0  # how many of the newest notes are in no block yet
+        self._left_ram = 0  # the texts before this place have left RAM
+        self.text_bytes = 0
+        self._content_bytes = 0
 
     def __len__(self) -> int:
-        return len(self._notes)
-
-    def __iter__(self) -> Iterator[Note]:
-        return iter(self._notes)
+        return self._shared + len(self._texts)
 
     @property
-    def notes(self) -> Sequence[Note]:
-        """All notes, oldest first; not to be changed."""
-        return self._notes
+    def _shared(self) -> int:
+        return 0 if self._known is None else len(self._known.notes)
+
+    @property
+    def _columns(self) -> NDArray[np.void]:
+        return self._room[: len(self._texts)]
+
+    @property
+    def notes(self) -> Notes:
+        """All notes, oldest first."""
+        return Notes(self)
+
+    @property
+    def content_bytes(self) -> int:
+        """What all notes with their vectors would take in RAM, what everybody knows included."""
+        return self._content_bytes + (0 if self._known is None else self._known.ram_bytes)
+
+    @property
+    def ram_bytes(self) -> int:
+        """What the tier takes in RAM now, without what is shared."""
+        return (
+            self.text_bytes
+            + self._rows.ram_bytes
+            + self._room.nbytes
+            + _SLOT_BYTES * len(self._texts)
+            + 200 * len(self._blocks)
+        )
 
     @property
     def last_steps(self) -> NDArray[np.float64]:
         """The last step that each note speaks of, shape (notes,)."""
-        return self._last_steps
+        own = np.ascontiguousarray(self._columns["last_step"])
+        return own if self._known is None else np.concatenate([np.zeros(self._shared), own])
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """The id of each note, shape (notes,)."""
+        own = np.ascontiguousarray(self._columns["id"])
+        return own if self._known is None else np.concatenate([[note.id for note in self._known.notes], own])
+
+    def note(self, place: int) -> Note:
+        """The note at a place."""
+        if self._known is not None:
+            if place < self._shared:
+                return self._known.notes[place]
+            place -= self._shared
+        found = self._texts[place]
+        if found is None:
+            row = self._columns[place]
+            found = self._shelf.notes(self._agent, int(row["block"])).notes[row["at"]]
+        return found
+
+    def learn(self, known: Knowledge) -> None:
+        """Refer to what everybody knows."""
+        self._known = known
+        known.holders += 1
 
     def add(self, notes: Sequence[Note], vectors: Vectors) -> None:
         """Add notes with their vectors, one row each."""
-        count = len(self._notes)
+        if not notes:
+            return
+        rows, scales = quantise(vectors)
+        self._enter(notes, rows, scales, _NOWHERE)
+        self._unsaved += len(notes)
+        if self._unsaved >= _BLOCK_NOTES:
+            self.seal()
+
+    def seal(self) -> None:
+        """Put the notes away that are in no block yet; they stay in RAM as well."""
+        if not self._unsaved or not self._shelf.durable:
+            return
+        notes = [note for note in self._texts[-self._unsaved :] if note is not None]
+        columns = self._columns[-self._unsaved :]
+        number = self._shelf.put_notes(self._agent, notes, self._rows.newest(len(notes)), columns["scale"].copy())
+        columns["block"] = number
+        columns["at"] = range(len(notes))
+        self._blocks[number] = _Block(len(notes), len(notes))
+        self._unsaved = 0
+
+    def _enter(self, notes: Sequence[Note], rows: NDArray[np.int8], scales: NDArray[np.float32], block: int) -> None:
+        count = len(self._texts)
         needed = count + len(notes)
         if needed > len(self._room):
-            # Half as much again: adding stays linear over all notes, and at most a third of the rows is spare.
-            grown = np.empty((needed + needed // 2, self._room.shape[1]), dtype=np.int8)
+            grown = np.zeros(needed + needed // 2, dtype=_COLUMNS)
             grown[:count] = self._room[:count]
             self._room = grown
-        scales = (np.abs(vectors).max(axis=1, initial=0.0) / _LEVELS).astype(np.float32)
-        scales[scales == 0] = 1.0
-        self._room[count:needed] = np.rint(vectors / scales[:, np.newaxis]).astype(np.int8)
-        self._scales = np.append(self._scales, scales)
-        self._notes.extend(notes)
-        self._last_steps = np.append(self._last_steps, [float(note.last_step) for note in notes])
-        self.bytes += sum(note.size_bytes(vector) for note, vector in zip(notes, self._room[count:needed], strict=True))
+        self._room[count:needed] = _columns(notes, scales, block)
+        self._rows.append(rows)
+        self._texts.extend(notes)
+        self._count(notes)
 
-    def drop(self, places: Sequence[int]) -> int:
-        """Remove the notes at these places; returns the bytes that they took."""
-        vectors = self._room[: len(self._notes)]
-        freed = sum(self._notes[place].size_bytes(vectors[place]) for place in places)
-        gone = set(places)
-        keep = [place for place in range(len(self._notes)) if place not in gone]
-        self._room = vectors[keep]
-        self._scales = self._scales[keep]
-        self._last_steps = self._last_steps[keep]
-        self._notes = [self._notes[place] for place in keep]
-        self.bytes -= freed
+    def _count(self, notes: Sequence[Note]) -> None:
+        size = sum(note.size_bytes for note in notes)
+        self.text_bytes += size
+        self._content_bytes += size + len(notes) * (self._dims + NOTE_INDEX_BYTES)
+
+    def drop_oldest(self, count: int) -> int:
+        """Remove the oldest notes, pinned ones last; returns the bytes that they would take in RAM."""
+        self._diverge()
+        columns = self._columns
+        pinned = columns["pinned"]
+        order = np.argsort(pinned, kind="stable")[:count] if pinned[:count].any() else np.arange(count)
+        gone = np.sort(order)
+        freed = int(columns["bytes"][gone].sum()) + count * (self._dims + NOTE_INDEX_BYTES)
+        self._content_bytes -= freed
+        dead = []
+        for place in gone.tolist():
+            note = self._texts[place]
+            if note is not None:
+                self.text_bytes -= note.size_bytes
+            number = int(columns["block"][place])
+            if number == _NOWHERE:
+                self._unsaved -= 1
+                continue
+            block = self._blocks[number]
+            self._blocks[number] = block._replace(left=block.left - 1)
+            if block.left == 1:
+                del self._blocks[number]
+                dead.append(number)
+        if dead:
+            self._shelf.drop(NOTES, self._agent, dead)
+        if gone[-1] == count - 1:
+            self._rows.drop_first(count)
+            del self._texts[:count]
+            self._room = self._room[count:]
+        else:
+            stay = np.setdiff1d(np.arange(len(self._texts)), gone).tolist()
+            self._rows.replace(self._rows.all()[stay])
+            self._texts = [self._texts[place] for place in stay]
+            self._room = columns[stay]
+        self._left_ram = max(0, self._left_ram - count)
         return freed
 
-    def similarity(self, vector: NDArray[Any]) -> NDArray[np.float32]:
-        """The cosine of every note with a unit vector, shape (notes,).
+    def _diverge(self) -> None:
+        """Copy what everybody knows before changing it: the others keep theirs."""
+        known, self._known = self._known, None
+        if known is None:
+            return
+        known.holders -= 1
+        self.seal()
+        block = _NOWHERE
+        if self._shelf.durable:
+            block = self._shelf.put_notes(self._agent, known.notes, known.rows, known.scales)
+            self._blocks[block] = _Block(len(known.notes), len(known.notes))
+        else:
+            self._unsaved += len(known.notes)
+        self._room = np.concatenate([_columns(known.notes, known.scales, block), self._columns])
+        self._rows.replace(np.concatenate([known.rows, self._rows.all()]))
+        self._texts[:0] = known.notes
+        self._left_ram = 0
+        self._count(known.notes)
 
-        Row by row, not as one matrix product: that would wake all of BLAS's threads, which then spin beside the event loop.
+    # ------------------------------------------------------------------ leaving RAM
+
+    def move_texts(self) -> tuple[int, int]:
+        """Let the older half of the texts that are in RAM leave it; returns how many, and the bytes freed."""
+        if not self._shelf.durable or not self.text_bytes:
+            return 0, 0
+        self.seal()
+        end = self._left_ram + (len(self._texts) - self._left_ram + 1) // 2
+        moved = freed = 0
+        for place in range(self._left_ram, end):
+            note = self._texts[place]
+            if note is not None:
+                self._texts[place] = None
+                moved, freed = moved + 1, freed + note.size_bytes
+        self._left_ram = end
+        self.text_bytes -= freed
+        return moved, freed
+
+    def move_rows(self) -> tuple[int, int]:
+        """Let the vectors in RAM leave it for the mapped file; returns how many, and the bytes freed.
+
+        Raises:
+            OSError: the disk is full; the vectors are still in RAM.
         """
-        result: NDArray[np.float32] = np.vecdot(self._room[: len(self._notes)].astype(np.float32), vector)
-        return result * self._scales
+        before = self._rows.mapped
+        freed = self._rows.cool() + self._rows.to_file()
+        return self._rows.mapped - before, freed
+
+    @property
+    def movable_bytes(self) -> tuple[int, int]:
+        """What `move_texts` and `move_rows` can free."""
+        return (self.text_bytes if self._shelf.durable else 0), self._rows.movable_bytes + self._rows.hot_bytes
+
+    # ------------------------------------------------------------------ reopening
+
+    def dropped(self) -> list[tuple[int, list[int]]]:
+        """Which notes of the blocks that are on disk were dropped: pairs of block and places in it. For `reopen`."""
+        columns = self._columns
+        partly = [number for number, block in self._blocks.items() if block.left < block.notes]
+        return [
+            (
+                number,
+                sorted(
+                    set(range(self._blocks[number].notes)) - set(columns["at"][columns["block"] == number].tolist())
+                ),
+            )
+            for number in partly
+        ]
+
+    def reopen(self, dropped: Iterable[tuple[int, Sequence[int]]]) -> None:
+        """Take in the notes that the store has, but for those that were dropped."""
+        gone = {number: set(places) for number, places in dropped}
+        found = [(number, self._shelf.notes(self._agent, number)) for number in self._shelf.numbers(NOTES, self._agent)]
+        # Blocks are numbered as they were put away; common knowledge that was copied comes first all the same.
+        for number, block in sorted(found, key=lambda pair: pair[1].notes[0].id):
+            stay = [at for at in range(len(block.notes)) if at not in gone.get(number, ())]
+            self._enter([block.notes[at] for at in stay], block.rows[stay], block.scales[stay], number)
+            self._columns["at"][-len(stay) :] = stay
+            self._blocks[number] = _Block(len(block.notes), len(stay))
+            self.move_texts()
+
+    # ------------------------------------------------------------------ searching
+
+    def similarity(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The cosine of every note with a unit vector, shape (notes,)."""
+        if len(self._texts) >= _WARM_FROM and self._rows.warmed < len(self._texts) - _WARM_FROM // 2:
+            self._rows.warm()
+        own: NDArray[np.float32] = self._rows.dot(vector) * self._columns["scale"]
+        if self._known is None:
+            return own
+        shared: NDArray[np.float32] = np.vecdot(self._known.rows.astype(np.float32), vector) * self._known.scales
+        both: NDArray[np.float32] = np.concatenate([shared, own])
+        return both
+
+
+def _columns(notes: Sequence[Note], scales: NDArray[np.float32], block: int) -> NDArray[np.void]:
+    columns = np.zeros(len(notes), dtype=_COLUMNS)
+    columns["id"] = [note.id for note in notes]
+    columns["last_step"] = [note.last_step for note in notes]
+    columns["scale"] = scales
+    columns["block"] = block
+    columns["at"] = range(len(notes))
+    columns["bytes"] = [note.size_bytes for note in notes]
+    columns["pinned"] = [note.pinned for note in notes]
+    return columns

@@ -16,6 +16,7 @@ __all__ = [
     "NOTES",
     "NOW",
     "PEOPLE",
+    "CONDENSE",
     "PERSONA",
     "RECENTLY",
     "WORLD",
@@ -26,13 +27,14 @@ __all__ = [
     "sections",
 ]
 
-WORLD, PERSONA, PEOPLE, NOTES, RECENTLY, NOW = (
+WORLD, PERSONA, PEOPLE, NOTES, RECENTLY, NOW, CONDENSE = (
     "\n# World\n",
     "\n# Persona\n",
     "\n# People\n",
     "\n# Notes\n",
     "\n# Recently\n",
     "\n# Now\n",
+    "\n# Condense\n",
 )
 _NEXT = "\n# "
 

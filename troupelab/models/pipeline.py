@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
-from typing import Any, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from troupelab.errors import ModelError, ModelTimeoutError
 from troupelab.events import CallDone, Emit, Failed
@@ -16,9 +16,16 @@ from troupelab.models.limiter import Limiter
 from troupelab.models.model import Model, Reply, Request
 from troupelab.models.parse import parse_object
 
-__all__ = ["Pipeline"]
+__all__ = ["Answer", "Pipeline"]
 
 T = TypeVar("T")
+
+
+class Answer(NamedTuple, Generic[T]):
+    """What was read from a reply, and the tokens of all attempts together."""
+
+    value: T
+    tokens: int
 
 
 class Pipeline:
@@ -45,7 +52,7 @@ class Pipeline:
         expected: Collection[str],
         *,
         queue_s: float = 0.0,
-    ) -> T:
+    ) -> Answer[T]:
         """Ask until a reply can be read, at most `max_attempts` times.
 
         Args:
@@ -86,7 +93,7 @@ class Pipeline:
             self._account(request, began, queue_s, tokens_in, tokens_out, cost_usd, attempt, name)
             if error is not None:
                 raise error
-            return value
+            return Answer(value, tokens_in + tokens_out)
 
     def _account(
         self,

@@ -23,7 +23,7 @@ import xxhash
 
 from troupelab.ids import uniform
 from troupelab.models import phrases
-from troupelab.models.model import NOTES, NOW, PEOPLE, PERSONA, RECENTLY, Reply, Request, sections
+from troupelab.models.model import CONDENSE, NOTES, NOW, PEOPLE, PERSONA, RECENTLY, Reply, Request, sections
 from troupelab.text.words import Sentence, analyse
 
 __all__ = ["ScriptedModel"]
@@ -41,6 +41,9 @@ _NOUN_PHRASE = re.compile(
 _REMEMBERED_LINE = re.compile(
     r"(?:- steps \d+ to \d+: |step \d+, )?(.{1,120}?)(?: said| thought)?: (?:\(to [^)]*\) )?(.+)"
 )
+_CONDENSED_LINE = re.compile(r"step \d+, (.{1,120}?): (.+)")
+_SENTENCES_A_SPEAKER = 3
+_MOST_NOTES = 24
 _DIGIT = re.compile(r"\d")
 _GAP = re.compile(r"\{(\w+)\}")
 _LISTENERS = "You can talk to: "
@@ -110,9 +113,28 @@ class ScriptedModel:
     async def complete(self, request: Request) -> Reply:
         """Answer one request after its latency."""
         prompt = "".join(message.content for message in request.messages)
-        text = _Turn(self.seed, request.seed, self.repeat_rate, prompt).write()
+        if CONDENSE in prompt:
+            text = _condensed(prompt.partition(CONDENSE)[2])
+        else:
+            text = _Turn(self.seed, request.seed, self.repeat_rate, prompt).write()
         await asyncio.sleep(self.draw_latency_s(request.seed) if self.latency_s else 0.0)
         return Reply(text, len(prompt) // _CHARACTERS_A_TOKEN, len(text) // _CHARACTERS_A_TOKEN, 0.0, self.name)
+
+
+def _condensed(old: str) -> str:
+    """Notes as a careful secretary would take them: of each who spoke, the most telling sentence with its numbers first."""
+    by_speaker: dict[str, list[Sentence]] = {}
+    for line in old.splitlines():
+        if found := _CONDENSED_LINE.fullmatch(line):
+            by_speaker.setdefault(found[1], []).extend(analyse(found[2]))
+    notes = []
+    for speaker, said in by_speaker.items():
+        best = sorted(
+            {sentence.text: sentence for sentence in said}.values(), key=lambda each: (-len(each.facts), each.text)
+        )
+        if best:
+            notes.append(f"{speaker}: {' '.join(sentence.text for sentence in best[:_SENTENCES_A_SPEAKER])}")
+    return orjson.dumps({"notes": notes[:_MOST_NOTES] or ["Nothing was said."]}).decode()
 
 
 class _Turn:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from troupelab.ids import make_id, split_id
 from troupelab.memory.memory import Memory
 from troupelab.memory.record import OWN_ACTION, Record
+from troupelab.models.model import ChatMessage
 from troupelab.people.acts import DONE, SOCIAL, Action, Message
 from troupelab.people.persona import Persona
 
@@ -28,6 +29,7 @@ class Agent:
         self.memory = memory
         self.state: dict[str, str] = {}
         self.opened: set[int] = set()
+        self.last_prompt: tuple[ChatMessage, ...] = ()
         self._inbox: defaultdict[int, list[Message]] = defaultdict(list)
 
     def receive(self, step: int, message: Message) -> None:
@@ -47,7 +49,8 @@ class Agent:
 
     def commit(self, step: int, heard: Sequence[Message], actions: Sequence[Action]) -> None:
         """End the act of a step: remember what was heard and then what was done. DONE says nothing and is not remembered."""
-        self._inbox.pop(step, None)
+        for past in [each for each in self._inbox if each <= step]:
+            del self._inbox[past]
         done = [(action.type, self.name, _as_text(action), OWN_ACTION) for action in actions if action.type != DONE]
         told = [(message.kind, message.source, message.text, message.id) for message in heard]
         self.memory.store(

@@ -11,10 +11,10 @@ from troupelab.events import Emit, Failed
 from troupelab.ids import WORLD, make_id
 from troupelab.limits import LiveLimits
 from troupelab.memory.memory import Memory
+from troupelab.memory.pool import Pool
 from troupelab.people.acts import CONVERSATION, REACH_OUT, SOCIAL, TALK, Action, Message
 from troupelab.people.agent import Agent
 from troupelab.people.world import World
-from troupelab.text.embed import Embedder
 
 __all__ = ["Stage"]
 
@@ -27,21 +27,22 @@ class Stage:
     Args:
         world: what is played.
         limits: the memory limits of each agent's first step.
-        embedder: for the agents' memories.
+        pool: what the agents' memories share.
         emit: is told of speech that nobody can be given.
         clock: seconds since the run's start.
     """
 
-    def __init__(
-        self, world: World, limits: LiveLimits, *, embedder: Embedder | None, emit: Emit, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, world: World, limits: LiveLimits, *, pool: Pool, emit: Emit, clock: Callable[[], float]) -> None:
         self.world = world
+        self.pool = pool
         self.agents = [
-            Agent(
-                index, persona, Memory(index, limits.for_agent(persona.name), embedder=embedder, emit=emit, clock=clock)
-            )
+            Agent(index, persona, Memory(index, limits.for_agent(persona.name), pool))
             for index, persona in enumerate(world.personas)
         ]
+        if world.knowledge:
+            known = pool.knowledge(world.knowledge)
+            for agent in self.agents:
+                agent.memory.learn(known)
         self._by_name = {agent.name.casefold(): agent for agent in self.agents}
         self._emit = emit
         self._clock = clock

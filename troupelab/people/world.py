@@ -8,6 +8,7 @@ A world file is JSON:
  "agents": ["yusuf_karimov", {"type": "TinyPerson", "persona": {…}}] or {"sample": 20},
  "hears": "everyone", or {"groups": {"Bakery": ["Yusuf Karimov", …], …}}, {"groups_of": 5}, {"edges": [["speaker", "hearer"], …]},
  "reach_out": [["Yusuf Karimov", "Tove Haugen"], …],
+ "knowledge": ["what everybody knows from the beginning", …],
  "opening": [{"text": "…", "to": "everyone", a group, or a list of names; "source": "Moderator", "kind": "CONVERSATION"}],
  "events": [{"step": 5, "text": "…", …}]}
 ```
@@ -69,6 +70,7 @@ class World:
     start: datetime
     step_minutes: float
     steps: int
+    knowledge: tuple[str, ...] = ()
 
     @staticmethod
     def names() -> list[str]:
@@ -129,6 +131,7 @@ class World:
             start=start,
             step_minutes=typed(found, "step_minutes", float, source, WorldError, low=0.001, high=10_000_000),
             steps=typed(found, "steps", int, source, WorldError, default=20, low=1, high=1_000_000),
+            knowledge=_facts(typed(found, "knowledge", list, source, WorldError, default=[]), source),
         )
 
     @property
@@ -150,6 +153,14 @@ class World:
             raise WorldError(self.name, "agents", f"{len(self.personas)} personas", found=str(len(personas)))
         _Cast(personas, self.name)
         return replace(self, personas=tuple(personas))
+
+
+def _facts(listed: list[Any], source: str) -> tuple[str, ...]:
+    for place, fact in enumerate(listed):
+        if not isinstance(fact, str) or not 0 < len(fact) <= _MAX_TEXT:
+            expected = f"a text of 1 to {_MAX_TEXT} characters"
+            raise WorldError(source, f"knowledge[{place}]", expected, found=repr(fact)[:80])
+    return tuple(listed)
 
 
 def _personas(found: dict[str, Any], source: str, agents: int | None, seed: int) -> list[Persona]:

@@ -1,0 +1,117 @@
+"""The consolidator: has old records made into notes beside the acts, and brings the notes in at the agent's next step.
+
+Small jobs run in place, larger ones on a thread of their own, and where the model is to write the notes, as one more call. It
+lives on the engine's event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from troupelab.errors import ModelError
+from troupelab.events import Emit, Failed
+from troupelab.ids import draw
+from troupelab.memory.consolidate import Consolidation, Job
+from troupelab.models.model import Request
+from troupelab.models.pipeline import Pipeline
+from troupelab.people.agent import Agent
+from troupelab.people.condense import EXPECTED_NOTES, condense_prompt, read_notes
+
+__all__ = ["Consolidator"]
+
+SMALL_JOB_BYTES = 32_768
+"""A consolidation of so many bytes takes 1 to 2 ms; with two threads in Python's way of taking turns, handing it over took 4."""
+
+
+class Consolidator:
+    """Runs the memories' jobs.
+
+    Args:
+        pipeline: how to reach the model.
+        by_model: let the model write the notes; what it cannot answer is extracted.
+        seed: of the draws of those calls.
+        emit: is told each failure.
+        clock: seconds since the run's start.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, *, by_model: bool, seed: int, emit: Emit, clock: Callable[[], float]
+    ) -> None:
+        self._pipeline = pipeline
+        self._by_model = by_model
+        self._seed = seed
+        self._emit = emit
+        self._clock = clock
+        self._running: dict[int, list[tuple[Job, asyncio.Future[Consolidation]]]] = {}
+        self._workers = ThreadPoolExecutor(1, thread_name_prefix="troupelab-consolidate")
+
+    def start(self, agent: Agent) -> None:
+        """Start the consolidations that are due; their notes are awaited at the agent's next step."""
+        if jobs := agent.memory.take_jobs():
+            running = self._running.setdefault(agent.index, [])
+            running.extend((job, self._start(agent, job, place)) for place, job in enumerate(jobs, len(running)))
+
+    def _start(self, agent: Agent, job: Job, place: int) -> asyncio.Future[Consolidation]:
+        """Have a job run beside the loop; a small one at once, since handing it over would take longer than the job."""
+        loop = asyncio.get_running_loop()
+        if self._by_model and agent.last_prompt:
+            return asyncio.ensure_future(self._ask(agent, job, place))
+        if job.bytes > SMALL_JOB_BYTES:
+            return loop.run_in_executor(self._workers, job.run)
+        made = loop.create_future()
+        try:
+            made.set_result(job.run())
+        except Exception as error:  # whatever it is, `admit` deals with it as with one from beside the loop
+            made.set_exception(error)
+        return made
+
+    async def _ask(self, agent: Agent, job: Job, place: int) -> Consolidation:
+        """Have the model write a job's notes; where it cannot, they are extracted, and the pipeline has told why."""
+        messages = condense_prompt(agent.last_prompt, job.records)
+        call = place + 1  # 0 is the act's own
+
+        def request(attempt: int) -> Request:
+            seed = draw(self._seed, "consolidate", agent.index, job.step, call, attempt)
+            return Request("consolidate", agent.index, job.step, call, attempt, seed, messages)
+
+        ready_s = self._clock()
+        async with self._pipeline.limiter.slot():
+            start_s = self._clock()
+            try:
+                answer = await self._pipeline.complete(request, read_notes, EXPECTED_NOTES, queue_s=start_s - ready_s)
+            except ModelError:
+                return job.run()
+        return job.written(answer.value, answer.tokens, self._clock() - start_s)
+
+    async def admit(self, agent: Agent) -> None:
+        """Make the notes of the agent's earlier steps visible, in the order in which they became due."""
+        while running := self._running.get(agent.index):
+            job, outcome = running[0]
+            try:
+                made = await asyncio.shield(outcome)
+            except asyncio.CancelledError:
+                if not outcome.cancelled():
+                    raise  # not the job was cancelled, but whoever waits for it
+                made = job.run()
+            except Exception as error:
+                # Nothing is lost where condensing fails: the records become notes word for word.
+                made = job.verbatim()
+                message = f"{error}; {len(job.records)} records were kept word for word"
+                self._emit(Failed(self._clock(), job.step, agent.index, type(error).__name__, message, 0))
+            running.pop(0)
+            agent.memory.admit(job, made)
+        self._running.pop(agent.index, None)
+
+    def stop(self, *, now: bool) -> None:
+        """Ask the model for no more notes; with `now`, calls in flight are given up and their notes extracted."""
+        self._by_model = False
+        for running in self._running.values() if now else ():
+            for _, outcome in running:
+                outcome.cancel()
+
+    def close(self) -> None:
+        """End everything that still runs."""
+        self.stop(now=True)
+        self._workers.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,224 @@
+"""The pool: what the memories of all agents share, and the caps that hold for all of them together.
+
+It counts what every memory takes in RAM. Above `total_max_bytes` it moves things to disk, first from the memory that is
+fattest for its warmth; that never changes what a memory finds. Above `archive_max_bytes` it drops the oldest archived
+segments of all, which is said by an event. Owned by the engine's loop thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from troupelab.errors import StoreError
+from troupelab.events import Emit, Event, Evicted, Failed
+from troupelab.limits import Limits
+from troupelab.memory.semantic import Knowledge
+from troupelab.memory.shelf import Shelf
+from troupelab.text.embed import Embedder
+
+if TYPE_CHECKING:
+    from troupelab.memory.archive import Archive
+    from troupelab.store import Store
+
+__all__ = ["Member", "Pool"]
+
+_DOWN_TO = 0.9
+"""Once the cap is passed, so much of it is freed, so that memories are not looked through at each record."""
+
+_WRITE_TIMEOUT_S = 60.0
+
+
+def _nobody(event: Event) -> None:
+    """Where events go when nobody asked for them."""
+
+
+class Member(Protocol):
+    """What the pool needs to know of a memory."""
+
+    agent: int
+    archive: Archive | None
+
+    def warmth(self) -> float:
+        """How dearly it is kept in RAM."""
+
+    def movable(self) -> dict[str, int]:
+        """The bytes that could leave RAM, by what they are."""
+
+    def move(self, what: str) -> tuple[int, int]:
+        """Let something leave RAM; returns how many things, and the bytes freed."""
+
+
+class Pool:
+    """What all memories share.
+
+    Args:
+        store: where memories are kept, and may be already; or what makes a fresh store when something is put away for the
+            first time; or None for memories without a disk, which have no archive and cannot obey `total_max_bytes`.
+        scratch: a folder for what is only a cache on disk (vectors of old notes).
+        embedder: for all memories; None compares words instead.
+        notes: whether consolidation writes notes; without, what leaves the recent tier is archived only.
+        emit: is told each consolidation, merge, move and drop.
+        clock: seconds since the run's start, for the events' `at_s`.
+        hours_per_step: the simulated time of a step, for `max_age_hours`.
+
+    >>> Pool().used_bytes
+    0
+    """
+
+    def __init__(
+        self,
+        store: Store | Callable[[], Store] | None = None,
+        *,
+        scratch: Callable[[], Path] | None = None,
+        embedder: Embedder | None = None,
+        notes: bool = True,
+        emit: Emit = _nobody,
+        clock: Callable[[], float] = lambda: 0.0,
+        hours_per_step: float = 1.0,
+    ) -> None:
+        self.shelf = Shelf(store, scratch)
+        self.embedder = embedder
+        self.notes = notes
+        self.emit = emit
+        self.clock = clock
+        self.hours_per_step = hours_per_step
+        self.step = 0
+        self._members: list[Member] = []
+        self._knowledge: list[Knowledge] = []
+        self._charged = 0
+        self._caps: tuple[int | None, int | None, int] | None = None
+        self._total: int | None = None
+        self._archive: int | None = None
+        self._told_too_low = False
+
+    @property
+    def used_bytes(self) -> int:
+        """What all memories take in RAM: their own, what they share (once), caches, and what waits for the disk."""
+        shared = sum(known.ram_bytes for known in self._knowledge)
+        return self._charged + self.shelf.ram_bytes - self.shelf.common.saved_bytes + shared
+
+    @property
+    def problem(self) -> StoreError | None:
+        """Why nothing can be written now; None when all is well."""
+        return self.shelf.problem
+
+    def retry(self) -> None:
+        """Try to write again, now."""
+        self.shelf.store.retry()
+
+    @property
+    def disk_bytes(self) -> int:
+        """What all archived segments take on disk."""
+        return sum(member.archive.disk_bytes for member in self._members if member.archive is not None)
+
+    def join(self, member: Member) -> None:
+        """Count a memory in."""
+        self._members.append(member)
+
+    def knowledge(self, facts: Sequence[str]) -> Knowledge:
+        """Facts for several memories to learn: one copy for all."""
+        known = Knowledge(facts, self.embedder)
+        self._knowledge.append(known)
+        return known
+
+    def begin(self, step: int, limits: Limits) -> None:
+        """Begin a step under its limits; lowered caps are obeyed when this returns."""
+        self.step = max(step, self.step)
+        caps = (limits.total_max_bytes, limits.archive_max_bytes, limits.segment_cache_max_bytes)
+        if caps == self._caps:
+            return
+        self._caps = caps
+        self._total, self._archive, self.shelf.cache_max_bytes = caps
+        self.shelf.shrink_cache(self.shelf.cache_max_bytes)
+        self._told_too_low = False
+        self.charge(0)
+        self._trim_archive()
+
+    def charge(self, more_bytes: int) -> None:
+        """Count what a memory took or gave back, and keep the caps for all."""
+        self._charged += more_bytes
+        if self.shelf.reap():
+            self._trim_archive()
+        if self._total is not None and self.used_bytes > self._total and self.shelf.durable:
+            self._make_room(self._total)
+
+    # ------------------------------------------------------------------ RAM
+
+    def _make_room(self, cap: int) -> None:
+        wanted = int(_DOWN_TO * cap)
+        self.shelf.shrink_cache(max(0, self.shelf.cache_bytes - (self.used_bytes - wanted)))
+        while self.used_bytes > wanted and self._move_some(wanted):
+            pass
+        if self.used_bytes > cap:
+            try:
+                self.shelf.flush(_WRITE_TIMEOUT_S)
+            except (StoreError, TimeoutError) as error:
+                self._tell_too_low(f"the disk takes nothing more ({error})")
+            else:
+                if self.used_bytes > cap:
+                    self._tell_too_low("what must stay in RAM (indexes, pinned records) takes more")
+
+    def _move_some(self, wanted: int) -> bool:
+        """Go once through what can leave RAM, fattest for its owner's warmth first; tell whether anything left."""
+        parts = [
+            (size / member.warmth(), -member.agent, what, size, member)
+            for member in self._members
+            for what, size in member.movable().items()
+            if size > 0
+        ]
+        any_left = False
+        waiting = self.shelf.waiting_bytes
+        for _, _, what, _, member in sorted(parts, key=lambda part: part[:3], reverse=True):
+            # What was just put away still waits to be written, and is as good as gone.
+            if self.used_bytes - max(0, self.shelf.waiting_bytes - waiting) <= wanted:
+                break
+            try:
+                count, freed = member.move(what)
+            except OSError as error:
+                self.emit(
+                    Failed(
+                        self.clock(), self.step, member.agent, type(error).__name__, f"{what} stay in RAM: {error}", 0
+                    )
+                )
+                continue
+            self._charged -= freed
+            any_left = any_left or freed > 0
+            self.emit(Evicted(self.clock(), self.step, member.agent, "total_max_bytes", what, count, freed, False))
+        return any_left and self.used_bytes - max(0, self.shelf.waiting_bytes - waiting) > wanted
+
+    def _tell_too_low(self, why: str) -> None:
+        if not self._told_too_low:
+            self._told_too_low = True
+            message = f"memories take {self.used_bytes} bytes, more than total_max_bytes={self._total}: {why}"
+            self.emit(Failed(self.clock(), self.step, -1, "TotalMaxBytesTooLow", message, 0))
+
+    # ------------------------------------------------------------------ disk
+
+    def _trim_archive(self) -> None:
+        if self._archive is None:
+            return
+        used = self.disk_bytes
+        while used > self._archive:
+            oldest = min(
+                (
+                    (step, member.agent, member.archive)
+                    for member in self._members
+                    if member.archive is not None and (step := member.archive.oldest_step) is not None
+                ),
+                key=lambda each: each[:2],
+                default=None,
+            )
+            if oldest is None:
+                return
+            _, agent, archive = oldest
+            before, held = archive.disk_bytes, archive.ram_bytes
+            dropped = archive.drop_oldest_segment()
+            self._charged += archive.ram_bytes - held
+            used -= before - archive.disk_bytes
+            self.emit(
+                Evicted(
+                    self.clock(), self.step, agent, "archive_max_bytes", "archived records", dropped.records, dropped.bytes, True
+                )
+            )  # fmt: skip
