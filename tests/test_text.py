@@ -17,7 +17,7 @@ from troupelab.text import wordllama
 from troupelab.text.embed import HashingEmbedder, same_topic
 from troupelab.text.extract import key_sentences
 from troupelab.text.wordllama import WordLlamaEmbedder, default_embedder
-from troupelab.text.words import analyse, content_words
+from troupelab.text.words import _ANY_WORD, _word_finder, analyse, content_words
 
 needs_wordllama = pytest.mark.skipif(find_spec("wordllama") is None, reason="wordllama is not installed")
 any_text = st.text(st.characters(codec="utf-8"), max_size=200)
@@ -247,3 +247,9 @@ def test_each_embedder_says_from_where_on_a_topic_is_shared():
             return np.zeros((len(texts), 4), dtype=np.float32)
 
     assert same_topic(Plain()) == 0.5
+
+
+@given(st.text(max_size=300))
+def test_the_fast_way_to_words_finds_the_same(text):
+    """The spelt-out Latin letters give the same words as all letters do, in any text that they are used for."""
+    assert _word_finder(text)(text) == _ANY_WORD.findall(text)

@@ -8,6 +8,7 @@ engine's loop thread.
 
 from __future__ import annotations
 
+import sys
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
@@ -37,7 +38,8 @@ class Archive:
         self._agent = agent
         self._shelf = shelf
         self._open: list[Record] = []
-        self._open_chars = 0
+        self._open_chars = self.open_bytes = 0
+        self._open_from, self._open_best = sys.maxsize, 0.0
         self._numbers = array("q")
         self._first_steps = array("q")
         self._last_steps = array("q")
@@ -51,7 +53,6 @@ class Archive:
         ] = []  # of the first segment, once some of it is gone: last step and bytes of each
         self._gone_in_first = 0
         self.records = 0
-        self.open_bytes = 0
         self.disk_bytes = 0
         if shelf.durable:
             for number, meta, disk_bytes in shelf.segments(RECORDS, agent):
@@ -77,6 +78,8 @@ class Archive:
             self._open.append(record)
             self._open_chars += len(record.text)
             self.open_bytes += record.size_bytes
+            self._open_from = min(self._open_from, record.first_step)
+            self._open_best = max(self._open_best, policy.importance(record.kind))
             self.records += 1
             if len(self._open) >= SEGMENT_RECORDS or self._open_chars >= MAX_SEGMENT_CHARS:
                 self.seal()
@@ -86,18 +89,16 @@ class Archive:
         if not self._open:
             return 0
         records, freed = self._open, self.open_bytes
-        meta = SegmentMeta(
-            min(record.first_step for record in records),
-            records[-1].step,
-            len(records),
-            freed,
-            max(policy.importance(record.kind) for record in records),
-        )
+        meta = SegmentMeta(self._open_from, records[-1].step, len(records), freed, self._open_best)
         number, meta = self._shelf.put_segment(RECORDS, self._agent, records, meta, self._written)
         self._enter(number, meta)
-        self._shelf.common.release(record.text for record in records)
-        self._open, self._open_chars, self.open_bytes = [], 0, 0
+        self._shelf.common.release([record.text for record in records])
+        self._open_anew()
         return freed
+
+    def _open_anew(self) -> None:
+        self._open, self._open_chars, self.open_bytes = [], 0, 0
+        self._open_from, self._open_best = sys.maxsize, 0.0
 
     def _enter(self, number: int, meta: SegmentMeta) -> None:
         self._numbers.append(number)

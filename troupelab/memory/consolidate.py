@@ -19,6 +19,7 @@ from troupelab.memory import policy
 from troupelab.memory.record import Note, Record
 from troupelab.text.embed import Embedder, Vectors, mean_direction, same_topic
 from troupelab.text.extract import key_sentences
+from troupelab.text.ring import Rounded
 from troupelab.text.words import analyse
 
 __all__ = ["Consolidation", "Job"]
@@ -55,6 +56,12 @@ class Job:
     retain_fraction: float
     embedder: Embedder | None
     notes: bool = True
+    vectors: Rounded | None = None
+
+    @property
+    def ram_bytes(self) -> int:
+        """What the job takes in RAM while it waits."""
+        return self.bytes + (0 if self.vectors is None else int(self.vectors.rows.nbytes))
 
     def run(self) -> Consolidation:
         """Write the notes; pure, so that it can run beside the event loop."""
@@ -67,7 +74,11 @@ class Job:
         for place in pinned:
             kept[place] = [texts[place]]
         free = [place for place in range(len(texts)) if place not in set(pinned)]
-        vectors = None if self.embedder is None else self.embedder.embed(texts)
+        vectors = None
+        if self.vectors is not None:
+            vectors = self.vectors.unit()
+        elif self.embedder is not None:
+            vectors = Rounded.of(self.embedder.embed(texts)).unit()  # the same numbers, wherever they come from
         groups = (
             _in_order(free)
             if vectors is None or self.embedder is None

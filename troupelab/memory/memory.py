@@ -13,6 +13,7 @@ wherever its parts happen to lie.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
@@ -25,7 +26,7 @@ from troupelab.memory import policy
 from troupelab.memory.archive import Archive
 from troupelab.memory.consolidate import Consolidation, Job
 from troupelab.memory.pool import Pool
-from troupelab.memory.recent import Recent
+from troupelab.memory.recent import Recent, Taken
 from troupelab.memory.record import Note, Record, check_text, was_between
 from troupelab.memory.retrieval import Finder, Found
 from troupelab.memory.semantic import Knowledge, Semantic
@@ -60,8 +61,8 @@ class Memory:
 
     def __init__(self, agent: int, limits: Limits, pool: Pool | None = None) -> None:
         self.agent = agent
-        self._limits = limits
         self._pool = Pool() if pool is None else pool
+        self._obey(limits)
         self._shelf = self._pool.shelf
         self._step = 0
         dims = 0 if self._pool.embedder is None else self._pool.embedder.dims
@@ -96,11 +97,19 @@ class Memory:
         self._step = step
         self._pool.begin(step, limits)
         if limits is not self._limits:
-            self._limits = limits
-            self._condense("limit lowered")
+            self._obey(limits)
+            if self._is_over():
+                self._queue("limit lowered", self._recent.take_oldest(*policy.low_water(limits)))
             self._drop_notes()
-        self._grow_old()
-        self._charge()
+            self._charge()
+        if self._max_age_steps < step:
+            self._grow_old(math.ceil(step - self._max_age_steps))
+            self._charge()
+
+    def _obey(self, limits: Limits) -> None:
+        self._limits = limits
+        self._most_records, self._most_bytes = policy.high_water(limits)
+        self._max_age_steps = policy.max_age_steps(limits, self._pool.hours_per_step)
 
     def store(self, records: Iterable[Record]) -> None:
         """Remember records, in their order; the oldest go to consolidation when they pass the high water.
@@ -128,7 +137,8 @@ class Memory:
                 if text is not record.text:
                     record = msgspec.structs.replace(record, text=text)
                 self._recent.append(record, print_, vector)
-            self._condense("high water")
+            if self._is_over():
+                self._queue("high water", self._recent.take_oldest(*policy.low_water(self._limits)))
         self._charge()
 
     def _vectors(self, texts: Sequence[str]) -> Vectors | None:
@@ -161,27 +171,20 @@ class Memory:
         self._queue("episode end", self._recent.take_oldest(*policy.low_water(self._limits)))
         self._charge()
 
-    def _condense(self, reason: str) -> None:
-        if policy.over_high_water(len(self._recent), self._recent.bytes, self._limits):
-            self._queue(reason, self._recent.take_oldest(*policy.low_water(self._limits)))
+    def _is_over(self) -> bool:
+        return len(self._recent) > self._most_records or self._recent.bytes > self._most_bytes
 
-    def _queue(self, reason: str, taken: Sequence[Record]) -> None:
-        if taken:
-            size = sum(record.size_bytes for record in taken)
+    def _queue(self, reason: str, taken: Taken) -> None:
+        if taken.records:
             pool, retain = self._pool, self._limits.retain_fraction
-            self._jobs.append(Job(self._step, reason, tuple(taken), size, retain, pool.embedder, pool.notes))
+            records, size, vectors = tuple(taken.records), taken.bytes, taken.vectors
+            self._jobs.append(Job(self._step, reason, records, size, retain, pool.embedder, pool.notes, vectors))
 
-    def _oldest_step(self) -> float:
-        """Records last heard of before this step do not stay word for word."""
-        return self._step - policy.max_age_steps(self._limits, self._pool.hours_per_step)
-
-    def _grow_old(self) -> None:
-        oldest = self._oldest_step()
-        if oldest <= 0:
-            return
-        self._queue("age", self._recent.take_before(math.ceil(oldest)))
+    def _grow_old(self, oldest: int) -> None:
+        """Let what was last heard of before a step be no longer word for word."""
+        self._queue("age", self._recent.take_before(oldest))
         if self.archive is not None:
-            dropped = self.archive.drop_before(math.ceil(oldest))
+            dropped = self.archive.drop_before(oldest)
             self._tell_dropped("max_age_steps", "archived records", *dropped)
 
     def take_jobs(self) -> list[Job]:
@@ -196,12 +199,14 @@ class Memory:
         before = self._semantic.content_bytes
         self._semantic.add(made.notes, made.vectors)
         if self.archive is not None:
-            oldest = max(self._oldest_step(), self.archive.floor)  # what is below the floor has been gone for a while
-            young = [record for record in job.records if record.step >= oldest]
-            self.archive.add(young)
-            old = [record for record in job.records if record.step < oldest]
-            self._tell_dropped("max_age_steps", "records", len(old), sum(record.size_bytes for record in old))
-            self._shelf.common.release(record.text for record in old)
+            # What is below the archive's floor has been gone for a while, even where the limit has been raised since.
+            oldest = max(self._step - self._max_age_steps, self.archive.floor)
+            old = bisect_left(job.records, oldest, key=_step)
+            self.archive.add(job.records[old:])
+            if old:
+                freed = sum(record.size_bytes for record in job.records[:old])
+                self._tell_dropped("max_age_steps", "records", old, freed)
+                self._shelf.common.release(record.text for record in job.records[:old])
         else:
             self._shelf.common.release(record.text for record in job.records)
         self._pool.emit(
@@ -298,7 +303,7 @@ class Memory:
     @property
     def ram_bytes(self) -> int:
         """What the memory takes in RAM now; what it shares with others is counted in full."""
-        waiting = sum(job.bytes for job in self._out) + sum(job.bytes for job in self._jobs)
+        waiting = sum([job.ram_bytes for job in (*self._out, *self._jobs)]) if self._out or self._jobs else 0
         archive = 0 if self.archive is None else self.archive.ram_bytes
         return (
             _OWN_BYTES
@@ -321,8 +326,8 @@ class Memory:
     def _charge(self) -> None:
         now = self.ram_bytes
         more, self._charged = now - self._charged, now
-        self._pool.charge(more)
-        self._charged = self.ram_bytes  # what the pool has moved away, it has counted
+        if self._pool.charge(more):
+            self._charged = self.ram_bytes  # what the pool has moved away, it has counted
 
     def warmth(self) -> float:
         """How dearly the memory is kept in RAM."""
@@ -397,3 +402,7 @@ class Memory:
         for number, _ in self._kept:
             records = self._shelf.records(SPILLED, self.agent, number)
             self._recent.restore(record for record in records if record.id > archived)
+
+
+def _step(record: Record) -> int:
+    return record.step

@@ -17,10 +17,10 @@ __all__ = [
     "HALF_LIFE_STEPS",
     "PINNED",
     "best",
+    "high_water",
     "importance",
     "low_water",
     "max_age_steps",
-    "over_high_water",
     "scores",
     "warmth",
 ]
@@ -41,17 +41,19 @@ def importance(kind: str) -> float:
     return _IMPORTANCE.get(kind, 1.0)
 
 
-def over_high_water(records: int, used_bytes: int, limits: Limits) -> bool:
-    """Tell whether the recent tier has passed the share of a cap at which consolidation begins."""
-    by_records = limits.recent_max_records is not None and records > limits.consolidate_at * limits.recent_max_records
-    by_bytes = limits.recent_max_bytes is not None and used_bytes > limits.consolidate_at * limits.recent_max_bytes
-    return by_records or by_bytes
+def high_water(limits: Limits) -> tuple[float, float]:
+    """Past how many records and bytes consolidation begins."""
+    return _shares(limits, limits.consolidate_at)
 
 
 def low_water(limits: Limits) -> tuple[float, float]:
     """How many records and bytes may stay once consolidation has begun."""
-    max_records = math.inf if limits.recent_max_records is None else limits.consolidate_to * limits.recent_max_records
-    max_bytes = math.inf if limits.recent_max_bytes is None else limits.consolidate_to * limits.recent_max_bytes
+    return _shares(limits, limits.consolidate_to)
+
+
+def _shares(limits: Limits, share: float) -> tuple[float, float]:
+    max_records = math.inf if limits.recent_max_records is None else share * limits.recent_max_records
+    max_bytes = math.inf if limits.recent_max_bytes is None else share * limits.recent_max_bytes
     return max_records, max_bytes
 
 

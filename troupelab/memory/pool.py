@@ -136,13 +136,16 @@ class Pool:
         self.charge(0)
         self._trim_archive()
 
-    def charge(self, more_bytes: int) -> None:
-        """Count what a memory took or gave back, and keep the caps for all."""
+    def charge(self, more_bytes: int) -> bool:
+        """Count what a memory took or gave back, and keep the caps for all; tells whether anything was moved or dropped for that."""
         self._charged += more_bytes
-        if self.shelf.reap():
+        written = self.shelf.reap()
+        if written:
             self._trim_archive()
-        if self._total is not None and self.used_bytes > self._total and self.shelf.durable:
-            self._make_room(self._total)
+        if self._total is None or not self.shelf.durable or self.used_bytes <= self._total:
+            return written
+        self._make_room(self._total)
+        return True
 
     # ------------------------------------------------------------------ RAM
 

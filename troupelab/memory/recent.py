@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
@@ -18,14 +18,23 @@ from troupelab.memory import policy
 from troupelab.memory.record import Record
 from troupelab.memory.shelf import MAX_SEGMENT_CHARS, SEGMENT_RECORDS, SPILLED, SegmentMeta, Shelf
 from troupelab.text.embed import Vectors
-from troupelab.text.similar import Ring, fingerprint, may_merge
+from troupelab.text.ring import Ring, Rounded
+from troupelab.text.similar import fingerprint, may_merge
 
-__all__ = ["RING_RECORDS", "Recent"]
+__all__ = ["RING_RECORDS", "Recent", "Taken"]
 
 Embed: TypeAlias = Callable[[Sequence[str]], Vectors | None]
 
 RING_RECORDS = 512
 """A new record is compared with so many at most."""
+
+
+class Taken(NamedTuple):
+    """Records that were taken out, oldest first, their bytes, and their vectors where those are at hand."""
+
+    records: list[Record]
+    bytes: int
+    vectors: Rounded | None
 
 
 class Recent:
@@ -69,7 +78,7 @@ class Recent:
     @property
     def ring_bytes(self) -> int:
         """What the ring takes in RAM."""
-        return 0 if self._ring is None else self._ring.bytes
+        return 0 if self._ring is None else self._ring.ram_bytes
 
     # ------------------------------------------------------------------ in and out
 
@@ -106,7 +115,7 @@ class Recent:
         del self._here[self._place(record.id)]
         self.bytes -= record.size_bytes
 
-    def take_oldest(self, max_records: float, max_bytes: float) -> list[Record]:
+    def take_oldest(self, max_records: float, max_bytes: float) -> Taken:
         """Remove the oldest until at most so many records and bytes are left; returns what was removed, oldest first."""
         self._bring_back()
         taken, left = 0, self.bytes
@@ -115,24 +124,25 @@ class Recent:
             taken += 1
         return self._take(taken)
 
-    def take_before(self, step: int) -> list[Record]:
+    def take_before(self, step: int) -> Taken:
         """Remove those that were last heard of before a step; returns them, oldest first."""
         if not self._away and (not self._here or self._here[0].step >= step):
-            return []
+            return Taken([], 0, None)
         self._bring_back()
         taken = 0
         while taken < len(self._here) and self._here[taken].step < step:
             taken += 1
         return self._take(taken)
 
-    def _take(self, count: int) -> list[Record]:
-        taken = self._here[:count]
-        if taken:
-            del self._here[:count]
-            self.bytes -= sum(record.size_bytes for record in taken)
-            if self._ring is not None:
-                self._ring.forget_up_to(taken[-1].id)
-        return taken
+    def _take(self, count: int) -> Taken:
+        taken, vectors = self._here[:count], None
+        del self._here[:count]
+        size = sum([record.size_bytes for record in taken])
+        self.bytes -= size
+        if taken and self._ring is not None:
+            vectors = self._ring.vectors(np.array([record.id for record in taken], dtype=np.int64))
+            self._ring.forget_up_to(taken[-1].id)
+        return Taken(taken, size, vectors)
 
     # ------------------------------------------------------------------ looking
 

@@ -93,17 +93,13 @@ class Common:
 
     def place(self, text: str) -> Place | None:
         """Where a text lies on disk; None for one that is its holder's own."""
-        held = self._held.get(text)
-        return None if held is None else held.place
+        return self._held[text].place
 
-    def unplaced(self, texts: Iterable[str]) -> list[str]:
-        """Those of some texts that several hold and that lie nowhere yet, each once."""
-        new: dict[str, None] = {}
-        for text in texts:
-            held = self._held.get(text)
-            if held is not None and held.place is None and held.holders > 1:
-                new[text] = None
-        return list(new)
+    def shared(self, texts: Iterable[str]) -> tuple[bool, list[str]]:
+        """Whether any of some texts is held by several or lies on disk, and those of them that lie nowhere yet, each once."""
+        held = self._held
+        several = [entry for text in texts if (entry := held[text]).holders > 1 or entry.place is not None]
+        return bool(several), list(dict.fromkeys(entry.text for entry in several if entry.place is None))
 
     def placed(self, texts: Sequence[str], block: int) -> None:
         """Note that texts lie in a block now, in this order."""

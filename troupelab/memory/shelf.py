@@ -8,7 +8,7 @@ memories, on the engine's loop thread.
 from __future__ import annotations
 
 import sys
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -149,22 +149,20 @@ class Shelf:
         """
         texts = [record.text for record in records]
         with self.store.transaction() as transaction:
-            if new := self.common.unplaced(texts):
+            any_shared, new = self.common.shared(texts)
+            if new:
                 number = transaction.put(TEXTS, EVERYBODY, b"", encode_texts(new))
                 self.common.placed(new, number)
-            places = [self.common.place(text) for text in texts]
-            counts: dict[int, int] = {}
-            for place in places:
-                if place is not None:
-                    counts[place.block] = counts.get(place.block, 0) + 1
-            meta = msgspec.structs.replace(meta, uses=tuple(counts.items()))
-            self.common.refer(meta.uses)
+            places: list[Place | None] = [None] * len(texts)
+            if any_shared:
+                places = [self.common.place(text) for text in texts]
+                uses = Counter(place.block for place in places if place is not None)
+                meta = msgspec.structs.replace(meta, uses=tuple(uses.items()))
+                self.common.refer(meta.uses)
             content = tuple(records)
             payload = partial(encode_records, content, places)
             number = self._put(transaction, kind, agent, msgspec.msgpack.encode(meta), payload, meta.text_bytes)
-        self._wait(
-            transaction.ticket, (kind, agent, number), content, sum(each.size_bytes for each in records), written
-        )
+        self._wait(transaction.ticket, (kind, agent, number), content, meta.text_bytes, written)
         return number, meta
 
     def put_notes(self, agent: int, notes: Sequence[Note], rows: NDArray[np.int8], scales: NDArray[np.float32]) -> int:

@@ -1,10 +1,10 @@
-"""Sameness: which of an agent's records say what it has just been told again.
+"""Sameness: do two texts say the same?
 
-Three steps, from cheap to dear: `fingerprint` finds equal texts, the `Ring`'s cosines find texts that sound alike, and
-`may_merge` refuses those that sound alike and say something else. The last is needed because no cosine can tell: texts with
-one number, name or negation changed score 0.83 to 0.9997 over nine encoders (github.com/zilliztech/GPTCache, issue 694).
+`fingerprint` tells equal texts, cosines (see `troupelab.text.ring`) those that sound alike, and `may_merge` refuses those that
+sound alike and say something else. It is needed because no cosine can tell: texts with one number, name or negation changed
+score 0.83 to 0.9997 over nine encoders (github.com/zilliztech/GPTCache, issue 694).
 
-A `Ring` belongs to one agent's memory and so to the loop's thread; the functions are pure and any thread may call them.
+Pure functions; any thread may call them.
 """
 
 from __future__ import annotations
@@ -13,19 +13,13 @@ import re
 import unicodedata
 from collections import Counter
 from functools import lru_cache
-from typing import TypeVar
 
 import msgspec
-import numpy as np
 import xxhash
-from numpy.typing import NDArray
 
 from troupelab.text.words import STOP
 
-_Kind = TypeVar("_Kind", bound=np.generic)
-
-__all__ = ["Ring", "fingerprint", "may_merge"]
-
+__all__ = ["fingerprint", "may_merge"]
 
 _SPACES = bytes.maketrans(b"\t\n\v\f\r", b"     ")
 
@@ -41,141 +35,6 @@ def fingerprint(text: str) -> int:
     return xxhash.xxh3_64_intdigest(b" ".join(folded.split()) if b"  " in folded else folded)
 
 
-# --- the ring ---------------------------------------------------------------------------------------------------------
-_FIRST_ROWS = 16
-_SLACK = 32  # one row in so many is spare, so that old rows are moved out seldom
-_HEAD = 4  # the first quarter of a vector rules out most rows
-_MARGIN = 1e-4  # float32 sums may be so far off
-
-
-class Ring:
-    """The newest `capacity` records' fingerprints and vectors, to look a new one up in.
-
-    Vectors are held as 8-bit whole numbers: 280 bytes a record of 256 dims, 148 kB for 512, and nothing before the first;
-    cosines are within 0.003 of the exact ones. At 512 × 256 a look-up takes 2 µs by fingerprint and 14 µs by vector, without
-    a BLAS matrix product, whose threads would spin beside the event loop.
-
-    Args:
-        dims: the length of the vectors; 0 where there are none.
-        capacity: how many records are held; an older one leaves when a newer comes.
-
-    >>> ring = Ring(dims=2)
-    >>> ring.add(1, fingerprint("rain"), np.array([1, 0], dtype=np.float32))
-    >>> ring.add(2, fingerprint("snow"), np.array([0, 1], dtype=np.float32))
-    >>> ring.same(fingerprint("Snow")), ring.similar(np.array([0.8, 0.6], dtype=np.float32), at_least=0.7)
-    ([2], [(1, 0.8)])
-    """
-
-    def __init__(self, dims: int, capacity: int = 512) -> None:
-        if dims < 0 or capacity < 1:
-            raise ValueError(f"a ring needs dims >= 0 and capacity >= 1, not {dims} and {capacity}")
-        self._dims = dims
-        self._head = dims // _HEAD
-        self._capacity = capacity
-        # Live rows are those from first to end: in one piece, so that a look-up is one pass and views can be given out.
-        self._first = 0
-        self._end = 0
-        self._keys: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
-        self._fingerprints: NDArray[np.uint64] = np.zeros(0, dtype=np.uint64)
-        self._rows: NDArray[np.int8] = np.zeros((0, dims), dtype=np.int8)
-        self._scales: NDArray[np.float32] = np.zeros(0, dtype=np.float32)
-        self._tails: NDArray[np.float32] = np.zeros(0, dtype=np.float32)
-
-    def __len__(self) -> int:
-        """How many records are held."""
-        return self._end - self._first
-
-    @property
-    def bytes(self) -> int:
-        """What the arrays take in RAM, in bytes."""
-        return sum(column.nbytes for column in (self._keys, self._fingerprints, self._rows, self._scales, self._tails))
-
-    def add(self, key: int, fingerprint: int, vector: NDArray[np.float32] | None) -> None:
-        """Hold one more record; the oldest leaves when there are more than `capacity`.
-
-        Args:
-            key: the caller's id, greater than all before it.
-            fingerprint: what `fingerprint` gave for its text.
-            vector: its unit vector; None or zeros where it has none, and it is then never similar to anything.
-        """
-        if len(self) == self._capacity:
-            self._first += 1
-        if self._end == len(self._keys):
-            self._make_room()
-        place = self._end
-        self._keys[place] = key
-        self._fingerprints[place] = fingerprint
-        self._scales[place] = 0
-        if vector is not None and self._dims and (peak := float(np.abs(vector).max())):
-            row = np.rint(vector * np.float32(127 / peak))
-            whole = row / np.sqrt(np.vecdot(row, row))
-            self._rows[place] = row
-            self._scales[place] = 1 / np.sqrt(np.vecdot(row, row))
-            self._tails[place] = np.sqrt(np.vecdot(whole[self._head :], whole[self._head :]))
-        self._end += 1
-
-    def same(self, fingerprint: int) -> list[int]:
-        """The keys with this fingerprint, newest first."""
-        found = (self._fingerprints[self._first : self._end] == fingerprint).nonzero()[0]
-        return self._keys[found + self._first][::-1].tolist() if found.size else []
-
-    def similar(self, vector: NDArray[np.float32], at_least: float) -> list[tuple[int, float]]:
-        """The keys whose cosine is `at_least` (above 0), each with it, rounded to 1e-5: best first, then lower keys first."""
-        live = slice(self._first, self._end)
-        head = self._head
-        # By Cauchy and Schwarz, the rest of two vectors adds at most the product of their lengths.
-        reach = np.vecdot(self._rows[live, :head].astype(np.float32), vector[:head])
-        reach *= self._scales[live]
-        reach += self._tails[live] * np.sqrt(np.vecdot(vector[head:], vector[head:]))
-        near = (reach >= at_least - _MARGIN).nonzero()[0]
-        if not near.size:
-            return []
-        # Most often a few rows are near; a low `at_least` lets many through, and then a slice is cheaper than a choice.
-        few = 2 * near.size < len(self)
-        rows = self._rows[live].take(near, axis=0) if few else self._rows[live]
-        cosines = np.vecdot(rows.astype(np.float32), vector)
-        cosines *= self._scales[live][near] if few else self._scales[live]
-        exact = np.round(cosines.astype(np.float64), 5)
-        found = (exact >= at_least).nonzero()[0]
-        keys = self._keys[live][near[found] if few else found]
-        return sorted(zip(keys.tolist(), exact[found].tolist(), strict=True), key=lambda pair: (-pair[1], pair[0]))
-
-    def forget_up_to(self, key: int) -> None:
-        """Let go of every record whose key is not above this one."""
-        self._first += int(np.searchsorted(self._keys[self._first : self._end], key, side="right"))
-
-    def vectors(self) -> tuple[NDArray[np.int64], NDArray[np.int8], NDArray[np.float32]]:
-        """The keys, oldest first, their rows of whole numbers, and the scales that make these unit vectors (0: no vector).
-
-        Views, good until the next `add`.
-        """
-        live = slice(self._first, self._end)
-        return self._keys[live], self._rows[live], self._scales[live]
-
-    def _make_room(self) -> None:
-        """Move the live rows to the front, of larger arrays where they fill more than half of these."""
-        most = self._capacity + max(1, self._capacity // _SLACK)
-        rows = len(self._keys)
-        if 2 * len(self) > rows:
-            rows = min(most, 2 * rows)
-        rows = max(rows, min(most, _FIRST_ROWS))
-        live = slice(self._first, self._end)
-        self._keys = _moved(self._keys, live, rows)
-        self._fingerprints = _moved(self._fingerprints, live, rows)
-        self._rows = _moved(self._rows, live, rows)
-        self._scales = _moved(self._scales, live, rows)
-        self._tails = _moved(self._tails, live, rows)
-        self._first, self._end = 0, live.stop - live.start
-
-
-def _moved(column: NDArray[_Kind], live: slice, rows: int) -> NDArray[_Kind]:
-    """The live part at the front of an array of so many rows: the same one where that suffices."""
-    into = column if len(column) == rows else np.zeros((rows, *column.shape[1:]), dtype=column.dtype)
-    into[: live.stop - live.start] = column[live]
-    return into
-
-
-# --- the guards -------------------------------------------------------------------------------------------------------
 _MOST_CHARS = 20_000
 _STEM_LETTERS = 5
 _FEW_STEMS = 8
