@@ -8,9 +8,28 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
-__all__ = ["is_root", "lock_file", "peak_rss_bytes", "sync_folder", "unlock_file"]
+__all__ = ["is_root", "lock_file", "peak_rss_bytes", "sync_folder", "trim_heap", "unlock_file"]
+
+
+def trim_heap() -> None:
+    """Give memory back that was freed in pieces, where the system's allocator (glibc) keeps it; a few ms at most."""
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@lru_cache(maxsize=1)
+def _malloc_trim() -> Callable[[int], int] | None:
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return trim
 
 
 def is_root() -> bool:

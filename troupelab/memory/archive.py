@@ -21,6 +21,9 @@ from troupelab.memory.tree import RangeSum, SegmentTree
 
 __all__ = ["Archive", "Dropped"]
 
+_DUE_RECORDS = 256
+"""From so many records on, a segment is sealed when it does not meet others: agents who live alike fill theirs at once."""
+
 _INDEX_BYTES = 40 + 32  # five columns, and an entry for the uses of shared texts where there are some
 
 
@@ -83,6 +86,8 @@ class Archive:
             self.records += 1
             if len(self._open) >= SEGMENT_RECORDS or self._open_chars >= MAX_SEGMENT_CHARS:
                 self.seal()
+        if len(self._open) >= _DUE_RECORDS and self._shelf.has_turn():
+            self.seal()
 
     def seal(self) -> int:
         """Put the open segment away; returns the bytes that it took."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from troupelab import _platform
 from troupelab.errors import StoreError
 from troupelab.events import Emit, Event, Evicted, Failed
 from troupelab.limits import Limits
@@ -28,6 +29,8 @@ _DOWN_TO = 0.9
 """Once the cap is passed, so much of it is freed, so that memories are not looked through at each record."""
 
 _WRITE_TIMEOUT_S = 60.0
+_TRIM_BYTES = 4_000_000
+"""After so much has left, the allocator is asked to give it back to the system: it holds on to what was freed in pieces."""
 
 
 def _nobody(event: Event) -> None:
@@ -92,6 +95,7 @@ class Pool:
         self._total: int | None = None
         self._archive: int | None = None
         self._told_too_low = False
+        self._freed = 0
 
     @property
     def used_bytes(self) -> int:
@@ -154,6 +158,9 @@ class Pool:
         self.shelf.shrink_cache(max(0, self.shelf.cache_bytes - (self.used_bytes - wanted)))
         while self.used_bytes > wanted and self._move_some(wanted):
             pass
+        if self._freed >= _TRIM_BYTES:
+            self._freed = 0
+            _platform.trim_heap()
         if self.used_bytes > cap:
             try:
                 self.shelf.flush(_WRITE_TIMEOUT_S)
@@ -187,6 +194,7 @@ class Pool:
                 )
                 continue
             self._charged -= freed
+            self._freed += freed
             any_left = any_left or freed > 0
             self.emit(Evicted(self.clock(), self.step, member.agent, "total_max_bytes", what, count, freed, False))
         return any_left and self.used_bytes - max(0, self.shelf.waiting_bytes - waiting) > wanted

@@ -44,6 +44,8 @@ SEGMENT_RECORDS = 512
 MAX_SEGMENT_CHARS = 400_000
 """A segment is full with so many records or characters: some 55 kB on disk, and 3 ms to open."""
 
+_ACTS_BETWEEN_SEALS = 8
+
 EVERYBODY = -1
 """Whose blocks the shared texts are."""
 
@@ -93,6 +95,7 @@ class Shelf:
         self._cache: OrderedDict[_Key, tuple[object, int]] = OrderedDict()
         self._index: dict[tuple[str, int], list[Block]] | None = None
         self.cache_max_bytes = 8_000_000
+        self._acts = self._sealed_at = 0
         self.cache_bytes = 0
         self.waiting_bytes = 0
         self.opened = 0
@@ -126,6 +129,13 @@ class Shelf:
         return None if self._scratch is None else self._scratch() / name
 
     # ------------------------------------------------------------------ putting away
+
+    def has_turn(self) -> bool:
+        """Whether a segment may be sealed: none was for some acts, so that many at once do not hold up the event loop."""
+        if self._acts - self._sealed_at < _ACTS_BETWEEN_SEALS:
+            return False
+        self._sealed_at = self._acts
+        return True
 
     def put_segment(
         self,
@@ -198,6 +208,7 @@ class Shelf:
 
     def reap(self) -> bool:
         """Let go of what the store has committed; tells whether there was anything."""
+        self._acts += 1
         if not self._waiting:
             return False
         committed = self.store.committed

@@ -52,16 +52,20 @@ class Sentence(msgspec.Struct, frozen=True, gc=False):
 _NUMBER, _NAME = 1, 2
 
 
-class _Words(dict[str, tuple[str, int]]):
-    """For each word that was met: what it means (in lower case; nothing for a stop word), and whether it is a number or like a name."""
+class _Words(dict[str, tuple[str, int, str]]):
+    """What is known of each word that was met.
 
-    def __missing__(self, word: str) -> tuple[str, int]:
+    What it means (in lower case; nothing for a stop word), whether it is a number or like a name, and the word itself, so that
+    analyses share one copy of it.
+    """
+
+    def __missing__(self, word: str) -> tuple[str, int, str]:
         if len(self) >= _KNOWN_WORDS:
             self.clear()  # seldom, and words are quickly met again
         lower, digit = word.lower(), word[0].isdigit()
         meaning = lower if lower not in STOP and (len(lower) > 2 or digit) else ""
         name = word[0].isupper() and (lower not in STOP or word in _NAMES_TOO)
-        known = self[word] = (meaning, _NUMBER if digit else _NAME if name else 0)
+        known = self[word] = (word if meaning == word else meaning, _NUMBER if digit else _NAME if name else 0, word)
         return known
 
 
@@ -81,13 +85,16 @@ def content_words(text: str) -> list[str]:
     return [meaning for word in _word_finder(text)(text.lower()) if (meaning := _words[word][0])]
 
 
-def _facts(words: list[str], kinds: list[tuple[str, int]]) -> tuple[str, ...]:
+def _facts(known: list[tuple[str, int, str]]) -> tuple[str, ...]:
     """Numbers, and names: words with a capital letter that do not merely begin the sentence."""
-    marked = [(kind, place) for place, (_, kind) in enumerate(kinds) if kind]
-    found = [words[place] for kind, place in marked if kind == _NUMBER]
-    found += [words[place] for kind, place in marked if kind == _NAME and place]
-    if len(words[0]) > 1 and words[0].isupper():
-        found.append(words[0])
+    marked = [(kind, word) for _, kind, word in known if kind]
+    if not marked and not known[0][2].isupper():
+        return ()
+    first = known[0][2]
+    found = [word for kind, word in marked if kind == _NUMBER]
+    found += [word for kind, word in (marked[1:] if known[0][1] == _NAME else marked) if kind == _NAME]
+    if len(first) > 1 and first.isupper():
+        found.append(first)
     return tuple(dict.fromkeys(found))
 
 
@@ -100,13 +107,13 @@ def _analyse(text: str) -> tuple[Sentence, ...]:
         start = end
         words = words_of(part)
         if words:
-            kinds = [_words[word] for word in words]
-            meaning = tuple(dict.fromkeys([word for word, _ in kinds if word]))
-            sentences.append(Sentence(part, meaning, _facts(words, kinds)))
+            known = [_words[word] for word in words]
+            meaning = tuple(dict.fromkeys([word for word, _, _ in known if word]))
+            sentences.append(Sentence(part, meaning, _facts(known)))
     return tuple(sentences)
 
 
-_analyse_cached = lru_cache(maxsize=4_096)(_analyse)
+_analyse_cached = lru_cache(maxsize=1_024)(_analyse)  # some 2 kB each
 
 
 def analyse(text: str) -> tuple[Sentence, ...]:
