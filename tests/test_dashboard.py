@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import threading
 import time
 import weakref
@@ -26,7 +27,7 @@ from troupelab.dashboard.readings import Readings, error_rows, transcript_rows
 from troupelab.dashboard.series import TimeBins, decimate, quantiles, spread_labels
 from troupelab.errors import InputError, LimitError, RunError
 from troupelab.events import CallDone, Consolidated, MemorySized
-from troupelab.limits import Limits
+from troupelab.limits import Limits, LiveLimits
 
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -419,7 +420,7 @@ def test_controls_are_built_from_the_limits_metadata() -> None:
         if hasattr(slider, "options"):
             values = [value for _, value in slider.options]
             assert values[0] == field.low
-            assert (values[-1] is None) is field.optional
+            assert (values[-1] == math.inf) is field.optional
             Limits(**({name: values[1]} if name != "consolidate_at" else {}))
         else:
             assert (slider.min, slider.max) == (field.low, field.high)
@@ -470,10 +471,51 @@ def test_a_change_from_elsewhere_moves_the_slider(dashboard: Callable[..., Dashb
     run.limits.update(recent_max_records=137, timeout_s=None, retain_fraction=0.33)
     sliders = {name: control.slider for name, control in shown._controls.by_name.items()}
     eventually(
-        "the sliders follow", lambda: sliders["recent_max_records"].value == 137 and sliders["timeout_s"].value is None
+        "the sliders follow",
+        lambda: sliders["recent_max_records"].value == 137 and sliders["timeout_s"].value == math.inf,
     )
     eventually("a share follows", lambda: sliders["retain_fraction"].value == 0.33)
     assert len(run.limits.log) == 1
+    assert shown._said.value == ""
+
+
+@pytest.mark.parametrize("name", [name for name, field in Limits.fields().items() if field.optional])
+def test_no_limit_is_a_notch_like_any_other(name: str) -> None:
+    """A slider can be moved to "no limit" and away from it, by hand and from Python, and always shows what holds."""
+    live = LiveLimits()
+    control = LimitControl(Limits.fields()[name], getattr(live, name), lambda name, value: live.update(**{name: value}))
+    slider = control.slider
+    for place in (2, len(slider.options) - 1, 1):
+        slider.index = place  # what the browser sends
+        assert getattr(live, name) == (None if place == len(slider.options) - 1 else slider.options[place][1])
+        assert slider.index == place
+    for value in (None, notches(control.field)[3], None):
+        live.update(**{name: value})
+        control.follow(lambda name: getattr(live, name))
+        assert slider.options[slider.index][1] == (math.inf if value is None else value)
+    assert slider.label == ("never" if name == "dedup_similarity" else "no limit")
+
+
+def test_readouts_carry_their_unit_and_tell_limits_apart() -> None:
+    """Sizes read as one says them, and of two limits with the same label each has its own unit in the note."""
+    controls = Controls(Limits().as_dict(), lambda name, value: None)
+    read = {
+        name: control.slider.label for name, control in controls.by_name.items() if hasattr(control.slider, "label")
+    }
+    assert (read["total_max_bytes"], read["archive_max_bytes"], read["segment_cache_max_bytes"]) == (
+        "512 MB",
+        "4 GB",
+        "8 MB",
+    )
+    assert (read["dedup_similarity"], read["max_age_steps"], read["max_age_hours"]) == ("0.93", "no limit", "no limit")
+    told = [(control.slider.description, control.field.unit) for control in controls.by_name.values()]
+    assert len(set(told)) == len(told)
+    for name in ("max_age_steps", "max_age_hours"):
+        assert controls.by_name[name].field.unit in controls.by_name[name].note.value
+    for control in controls.by_name.values():
+        options = [text for text, _ in getattr(control.slider, "options", ())]
+        assert len(set(options)) == len(options)
+    controls.close()
 
 
 def test_a_control_alone_goes_back_when_refused() -> None:

@@ -12,8 +12,10 @@ import plotly.offline
 import pytest
 from browser.stand_in import StandInRun
 
+from troupelab.dashboard.panels import Panels
+from troupelab.dashboard.process_panel import ProcessPanel
 from troupelab.dashboard.report import report
-from troupelab.events import ActionTaken
+from troupelab.events import ActionTaken, ProcessSampled
 from troupelab.limits import Limits
 
 EVIL = "</script><img src=x onerror=alert(1)>"
@@ -59,17 +61,17 @@ def test_a_report_is_one_page_that_loads_nothing(run: StandInRun, tmp_path: Path
     tags = _Tags()
     tags.feed(page)
     assert tags.loads == []
-    assert tags.tags.count("script") == 6
+    assert tags.tags.count("script") == 7
     assert "img" not in tags.tags
 
 
 def test_a_report_holds_what_the_run_was(run: StandInRun, tmp_path: Path) -> None:
-    """World, seed, versions, limits, their changes, the numbers, four figures and the transcript are there."""
+    """World, seed, versions, limits, their changes, the numbers, five figures and the transcript are there."""
     page = report(run, tmp_path / "run.html").read_text(encoding="utf-8")
     figures = _figures(page)
     titles = " ".join(figure["layout"]["title"]["text"] for figure in figures)  # type: ignore[index]
-    assert len(figures) == 4
-    for name in ("memory per agent", "model latency", "consolidation events", "throughput"):
+    assert len(figures) == 5
+    for name in ("memory per agent", "model latency", "consolidation events", "throughput", "process memory"):
         assert name in titles
     for fact in (
         "<th>seed</th><td>11</td>",
@@ -113,3 +115,77 @@ def test_a_report_that_fails_leaves_the_old_page(
     assert path.read_text(encoding="utf-8") == "old"
     with pytest.raises(FileNotFoundError):
         report(run, tmp_path / "nowhere" / "run.html")
+
+
+def _process(run: StandInRun) -> ProcessPanel:
+    """The panel with all that the run's recorder holds, on the time axis of the others."""
+    panels = Panels(run)
+    panel = ProcessPanel(run, panels.clock)
+    panel.take(panels.read())
+    return panel
+
+
+def _labels(panel: ProcessPanel) -> list[str]:
+    return [note["text"] for note in panel.settings()["annotations"]]
+
+
+def test_the_process_panel_draws_what_the_frames_hold(run: StandInRun) -> None:
+    """Both lines are the frames' numbers in megabytes, every sample of them."""
+    for number in range(19):
+        run.recorder.emit(_sample(number / 2, 200 + 3 * number, 40 + number))
+    panel = _process(run)
+    resident, memories, mark = panel.filled().data
+    samples = run.frames.process
+    assert resident.x.tolist() == memories.x.tolist() == samples["at_s"].tolist()
+    assert resident.y.tolist() == [size / 1e6 for size in samples["rss_bytes"]]
+    assert memories.y.tolist() == [size / 1e6 for size in samples["memory_bytes"]]
+    assert set(mark.x.tolist()) == {run.recorder.read("limits").columns["at_s"][0]}
+    assert panel.filled().layout.yaxis.range[0] == 0
+
+    process, all_memories = _labels(panel)
+    assert "process<br>254 MB<br>growth after<br>the first tenth:<br>+48 MB" in process  # from 206 MB at 1 s on
+    assert "all memories<br>58 MB" in all_memories
+
+
+def _sample(at_s: float, rss_mb: float, memory_mb: float = 50.0) -> ProcessSampled:
+    return ProcessSampled(at_s, int(rss_mb * 1e6), 1.0, 0, 0, int(memory_mb * 1e6))
+
+
+def test_the_process_panel_stays_small_and_keeps_its_peak() -> None:
+    """However many samples there are, a line has a thousand points at most, and the highest sample is one of them."""
+    run = StandInRun(3)
+    for number in range(5000):
+        run.recorder.emit(_sample(number / 2, 900 if number == 1234 else 200))
+        run.act(number / 2)
+    panel = _process(run)
+    assert all(len(shape.y) <= 1000 for shape in panel.filled().data)
+    assert panel.filled().data[0].y.max() == 900
+    assert "+0 MB" in _labels(panel)[0]
+
+
+def test_the_process_panel_says_no_more_than_it_knows() -> None:
+    """Without events it is a sentence; one sample is a dot and no growth; a process that shrank says so."""
+    run = StandInRun(3)
+    panel = _process(run)
+    assert panel.empty
+    assert panel.waiting in panel.filled().layout.annotations[0].text
+    run.recorder.emit(_sample(1.0, 300))
+    panel = _process(run)
+    assert panel.growth() is None
+    assert panel.filled().data[0].mode == "lines+markers"
+    assert "process<br>300 MB" in _labels(panel)[0]
+    assert "growth" not in _labels(panel)[0]
+    run.recorder.emit(_sample(2.0, 287.5))
+    assert _labels(_process(run))[0].endswith("−12.5 MB")
+
+
+def test_the_labels_of_the_process_panel_stand_apart() -> None:
+    """Where the memories are nearly all of the process, the five lines of its label neither cover theirs nor leave the plot."""
+    run = StandInRun(1)
+    for number in range(4):
+        run.recorder.emit(_sample(number / 2, 50.1, 50))
+    shown = _process(run).settings()
+    process, memories = (note["y"] for note in shown["annotations"])
+    top = shown["yaxis.range"][1]
+    assert process - memories >= 0.26 * top
+    assert process <= 0.83 * top + 1e-4

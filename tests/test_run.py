@@ -404,9 +404,10 @@ def test_large_consolidations_run_beside_the_loop_and_small_ones_on_it():
             return super().embed(texts)
 
     watched = Watched()
-    run = quick_run(steps=20, embedder=watched, limits=tl.Limits(recent_max_records=120, consolidate_to=0.0)).start(
-        paused=True
+    run = quick_run(
+        steps=20, embedder=watched, limits=tl.Limits(recent_max_records=120, consolidate_to=0.0, dedup_similarity=None)
     )
+    run.start(paused=True)
     run.limits.update(recent_max_records=8, agents=["Elif Aydın"])
     run.resume()
     run.wait(60)

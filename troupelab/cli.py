@@ -31,9 +31,9 @@ __all__ = ["main"]
 
 _QUICKSTART = "01_quickstart.ipynb"
 _FIRST_PORT = 8888
-_BENCHMARKS = ("engine",)
+_BENCHMARKS = ("engine", "memory", "retrieval")
 _TABLE = (
-    "state", "agents", "steps", "acts", "calls", "records", "consolidations", "notes", "errors", "latency_p50_s",
+    "state", "agents", "steps", "acts", "calls", "records", "merged", "archived", "consolidations", "notes", "errors", "latency_p50_s",
     "latency_p95_s", "wall_s", "efficiency", "peak_rss_mb", "transcript_sha256",
 )  # fmt: skip
 
@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--limit", action="append", default=[], metavar="NAME=VALUE", help="set any limit; may be repeated"
     )
+    run.add_argument("--folder", type=Path, help="keep the memories there, in one SQLite file")
     run.add_argument("--json", action="store_true", help="print the summary as JSON")
     run.add_argument("--html", type=Path, metavar="FILE", help="write a report page")
     run.set_defaults(command=_run)
@@ -106,7 +107,7 @@ def _run(parsed: argparse.Namespace) -> int:
         raise LimitError("--latency-s and --latency-sigma must not be negative")
     world = World.load(parsed.world, agents=parsed.agents, seed=parsed.seed)
     model = ScriptedModel(parsed.seed, latency_s=parsed.latency_s, latency_sigma=parsed.latency_sigma)
-    run = Run(world, model, limits=_limits(parsed), steps=parsed.steps, seed=parsed.seed)
+    run = Run(world, model, limits=_limits(parsed), steps=parsed.steps, seed=parsed.seed, folder=parsed.folder)
     interrupted = _play(run)
     summary = run.summary()
     if parsed.json:

@@ -212,7 +212,10 @@ class StepDone(Event, frozen=True, gc=False):
 
 
 class ProcessSampled(Event, frozen=True, gc=False):
-    """What the process used at a moment, and how busy the model's slots were."""
+    """What the process used at a moment, and how busy the model's slots were.
+
+    `memory_bytes` is what all memories take in RAM, shared texts once: what `total_max_bytes` caps.
+    """
 
     family: ClassVar[str] = "process"
     otel: ClassVar[dict[str, str]] = {"rss_bytes": "process.memory.usage", "cpu_s": "process.cpu.time"}
@@ -221,6 +224,7 @@ class ProcessSampled(Event, frozen=True, gc=False):
     cpu_s: float
     in_flight: int
     queued: int
+    memory_bytes: int
 
 
 FAMILIES: dict[str, type[Event]] = {kind.family: kind for kind in Event.__subclasses__()}

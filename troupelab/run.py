@@ -337,6 +337,14 @@ class Run:
         read = self.recorder.read
         return played_efficiency(read("steps").columns, read("acts").columns, read("calls").columns)
 
+    def _rss_curve(self) -> list[float]:
+        """The process's resident memory from the start to the end, at eleven evenly spaced moments, in MB."""
+        process = self.recorder.read("process").columns
+        if not len(process["at_s"]):
+            return []
+        moments = np.linspace(process["at_s"][0], process["at_s"][-1], 11)
+        return np.round(np.interp(moments, process["at_s"], process["rss_bytes"]) / 1e6, 1).tolist()  # type: ignore[no-any-return]
+
     def summary(self) -> dict[str, object]:
         """The run in numbers: what a table at its end shows."""
         count, read = self.recorder.count, self.recorder.read
@@ -370,6 +378,7 @@ class Run:
             "efficiency": round(efficiency.value, 4),
             "bound_s": round(efficiency.bound_s, 4),
             "peak_rss_mb": round(_platform.peak_rss_bytes() / 1e6, 1),
+            "rss_mb": self._rss_curve(),
             "transcript_sha256": self.recorder.transcript_sha256(),
         }
 

@@ -144,7 +144,7 @@ class StandInRun:
             if now - sampled > 0.5:
                 sampled = now
                 self.recorder.emit(
-                    ProcessSampled(now - self._begun, 150_000_000, time.process_time(), self.in_flight, 0)
+                    ProcessSampled(now - self._begun, 150_000_000, time.process_time(), self.in_flight, 0, 40_000_000)
                 )
             time.sleep(0.005)
         self._enter("stopped" if self.state == "stopped" else "done")

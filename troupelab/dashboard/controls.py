@@ -26,6 +26,8 @@ Change: TypeAlias = Callable[[str, Number], None]
 
 ROUND = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
 GROUPS = {"memory": "memory, per agent", "storage": "memory, all agents", "model": "model calls", "pace": "pace"}
+WITHOUT = {"dedup_similarity": "never"}
+"""What the last notch is called where "no limit" would say something else: without a similarity nothing is merged."""
 
 
 def notches(field: LimitField) -> list[Number]:
@@ -44,6 +46,15 @@ def notches(field: LimitField) -> list[Number]:
         found.add(field.default)
     kept = sorted({round(size) if field.whole else size for size in found if field.low <= size <= field.high})
     return [*[size for size in kept if field.low <= size <= field.high], *([None] if field.optional else [])]
+
+
+def _shown(value: Number) -> float:
+    """A limit's value as a slider has it: no limit is infinity there, because ipywidgets takes None for no choice at all."""
+    return math.inf if value is None else value
+
+
+def _meant(shown: float) -> Number:
+    return None if shown == math.inf else shown
 
 
 class LimitControl:
@@ -71,34 +82,31 @@ class LimitControl:
         field = self.field
         shared = {"description": field.label, "continuous_update": False, "tooltip": f"{field.name}: {field.why}"}
         if self._laddered:
-            options = self._options(value)
-            # By its place: a value of None would be taken for no choice at all.
-            at = [size for _, size in options].index(value)
-            return widgets.SelectionSlider(options=options, index=at, **shared)
+            return widgets.SelectionSlider(options=self._options(value), value=_shown(value), **shared)
         if field.whole:
             return widgets.IntSlider(value=value, min=int(field.low), max=int(field.high), **shared)
         return widgets.FloatSlider(
             value=value, min=field.low, max=field.high, step=0.05, readout_format=".2f", **shared
         )
 
-    def _options(self, value: Number) -> list[tuple[str, Number]]:
-        ladder = notches(self.field)
-        if value not in ladder:
-            ladder = sorted([*ladder, value], key=lambda size: math.inf if size is None else size)
+    def _options(self, value: Number) -> list[tuple[str, float]]:
+        ladder = sorted({_shown(size) for size in (*notches(self.field), value)})
         short = self.field.unit if self.field.unit in {"bytes", "s", "ms"} else ""
-        return [(value_text(size, short), size) for size in ladder]
+        none = WITHOUT.get(self.field.name, value_text(None))
+        return [(none if size == math.inf else value_text(size, short), size) for size in ladder]
 
     def _moved(self, change: Mapping[str, Any]) -> None:
         if self._quiet:
             return
         with self._turn:
+            moved_to = _meant(change["new"])
             try:
-                self._change(self.field.name, change["new"])
+                self._change(self.field.name, moved_to)
             except LimitError as error:
                 self._say(str(error), refused=True)
                 self._set(self._in_force)
             else:
-                self._in_force = change["new"]
+                self._in_force = moved_to
                 self._say("")
 
     def follow(self, read: Callable[[str], Number]) -> None:
@@ -113,9 +121,9 @@ class LimitControl:
     def _set(self, value: Number) -> None:
         self._quiet = True
         try:
-            if self._laddered and value not in [size for _, size in self.slider.options]:
+            if self._laddered and _shown(value) not in [size for _, size in self.slider.options]:
                 self.slider.options = self._options(value)
-            self.slider.value = value
+            self.slider.value = _shown(value)
         finally:
             self._quiet = False
 
@@ -174,7 +182,7 @@ class Controls:
 
     def values(self) -> dict[str, Number]:
         """What the sliders show."""
-        return {name: control.slider.value for name, control in self.by_name.items()}
+        return {name: _meant(control.slider.value) for name, control in self.by_name.items()}
 
     def show(self, read: Callable[[str], Number], news: News, in_use: Mapping[str, str]) -> None:
         """Bring the controls up to date: values set elsewhere, accepted changes, what is in use."""

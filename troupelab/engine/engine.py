@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 from troupelab.engine.consolidator import Consolidator
 from troupelab.errors import ModelError, RunError
@@ -27,6 +27,9 @@ from troupelab.people.acts import EXPECTED, Message, Turn, read_turn
 from troupelab.people.agent import Agent
 from troupelab.people.prompt import act_prompt
 from troupelab.people.stage import Stage
+
+if TYPE_CHECKING:
+    import psutil
 
 __all__ = ["Engine", "State"]
 
@@ -120,6 +123,7 @@ class Engine:
         finally:
             self._limits.bind(None)
             sampler.cancel()
+            await asyncio.gather(sampler, return_exceptions=True)
             for task in (*self._waiting, *self._acting):
                 task.cancel()
             self._consolidator.close()
@@ -193,6 +197,8 @@ class Engine:
         now = self._clock()
         agent.commit(step, heard, turn.actions)
         agent.state = turn.state or agent.state
+        if self.stage.world.ends_episode(step):
+            agent.memory.end_episode()
         self.stage.deliver(agent, step, turn.actions)
         self._consolidator.start(agent)
         self.acts_done += 1
@@ -218,12 +224,18 @@ class Engine:
         import psutil
 
         process = psutil.Process(os.getpid())
-        while True:
-            times = process.cpu_times()
-            limiter = self.pipeline.limiter
-            rss = process.memory_info().rss
-            self._emit(ProcessSampled(self._clock(), rss, times.user + times.system, limiter.in_flight, limiter.queued))
-            await asyncio.sleep(_PROCESS_EVERY_S)
+        try:
+            while True:
+                self._emit(self._sampled(process))
+                await asyncio.sleep(_PROCESS_EVERY_S)
+        finally:
+            self._emit(self._sampled(process))  # how it ended
+
+    def _sampled(self, process: psutil.Process) -> ProcessSampled:
+        times, limiter = process.cpu_times(), self.pipeline.limiter
+        cpu_s, memory_bytes = times.user + times.system, self.stage.pool.used_bytes
+        rss = process.memory_info().rss
+        return ProcessSampled(self._clock(), rss, cpu_s, limiter.in_flight, limiter.queued, memory_bytes)
 
     # ------------------------------------------------------------------ controls, from any thread
 

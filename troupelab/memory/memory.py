@@ -18,7 +18,6 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from troupelab.events import Consolidated, Deduped, Evicted, Failed, MemorySized
 from troupelab.limits import Limits
@@ -26,7 +25,7 @@ from troupelab.memory import policy
 from troupelab.memory.archive import Archive
 from troupelab.memory.consolidate import Consolidation, Job
 from troupelab.memory.pool import Pool
-from troupelab.memory.recent import Recent, Taken
+from troupelab.memory.recent import Merge, Recent, Taken
 from troupelab.memory.record import Note, Record, check_text, was_between
 from troupelab.memory.retrieval import Finder, Found
 from troupelab.memory.semantic import Knowledge, Semantic
@@ -34,7 +33,6 @@ from troupelab.memory.shelf import SPILLED, SegmentMeta
 from troupelab.memory.state import STATE_VERSION, State, read_state
 from troupelab.memory.tree import RangeSum
 from troupelab.text.embed import Vectors
-from troupelab.text.similar import fingerprint
 
 __all__ = ["Memory"]
 
@@ -129,17 +127,18 @@ class Memory:
         compared = at_least is not None and at_least < 1 and records
         vectors = self._vectors([record.text for record in records]) if compared else None
         for place, record in enumerate(records):
-            print_ = None if at_least is None else fingerprint(record.text)
-            vector = None if vectors is None else vectors[place]
             self.stored += 1
-            if at_least is None or print_ is None or not self._merge(record, print_, vector, at_least):
-                text = self._shelf.common.hold(record.text)
-                if text is not record.text:
-                    record = msgspec.structs.replace(record, text=text)
-                self._recent.append(record, print_, vector)
+            merge = self._recent.add(record, None if vectors is None else vectors[place], at_least)
+            if merge is not None:
+                self._tell_merged(record, merge)
             if self._is_over():
                 self._queue("high water", self._recent.take_oldest(*policy.low_water(self._limits)))
         self._charge()
+
+    def _tell_merged(self, record: Record, merge: Merge) -> None:
+        twin, times, at_s = merge.twin, merge.twin.times + 1, self._pool.clock()
+        event = Deduped(at_s, self._step, self.agent, record.id, twin.id, merge.similarity, times, twin.size_bytes)
+        self._pool.emit(event)
 
     def _vectors(self, texts: Sequence[str]) -> Vectors | None:
         pool = self._pool
@@ -149,22 +148,6 @@ class Memory:
             message = f"{error}; {len(texts)} records were compared without vectors"
             pool.emit(Failed(pool.clock(), self._step, self.agent, type(error).__name__, message, 0))
             return None
-
-    def _merge(self, record: Record, print_: int, vector: NDArray[np.float32] | None, at_least: float) -> bool:
-        found = self._recent.twin(record, print_, vector, at_least)
-        if found is None:
-            return False
-        twin, similarity = found
-        # It has come again, and is the newest now; the longer text says all that the shorter one says.
-        text = self._shelf.common.hold(max(twin.text, record.text, key=len))
-        self._recent.remove(twin)
-        self._shelf.common.release([twin.text])
-        first_id, times = twin.first_id or twin.id, twin.times + 1
-        self._recent.append(msgspec.structs.replace(record, text=text, first_id=first_id, times=times), print_, vector)
-        self._pool.emit(
-            Deduped(self._pool.clock(), self._step, self.agent, record.id, twin.id, similarity, times, twin.size_bytes)
-        )
-        return True
 
     def end_episode(self) -> None:
         """Condense what is over the low water, although the high water is not reached: a scene has ended."""
@@ -230,6 +213,14 @@ class Memory:
             self._drop_notes()
             self._charge()
 
+    def remember(self, notes: Sequence[Note]) -> None:
+        """Take in notes from elsewhere (of an interview, of another memory), with vectors of their own texts."""
+        embedder = self._pool.embedder
+        none = np.zeros((len(notes), 0), dtype=np.float32)
+        self._semantic.add(notes, none if embedder is None else embedder.embed([note.text for note in notes]))
+        self._drop_notes()
+        self._charge()
+
     def _drop_notes(self) -> None:
         cap = self._limits.semantic_max_notes
         if cap is not None and len(self._semantic) > cap:
@@ -249,14 +240,16 @@ class Memory:
         """The newest `n` records of the recent tier, oldest of them first."""
         away = self._recent.away_bytes
         found = self._recent.newest(n)
-        if away != self._recent.away_bytes:
+        if away:
             self._charge()
         return found
 
     def last(self, kind: str) -> Record | None:
         """The newest recent record of a kind (TALK, CONVERSATION, …) or role (`action`, `stimulus`); None where there is none."""
+        away = self._recent.away_bytes
         found = next((record for record in self._recent.newest_first() if kind in (record.kind, record.role)), None)
-        self._charge()
+        if away:
+            self._charge()
         return found
 
     def between(self, start: int, end: int) -> list[Record]:
@@ -305,14 +298,8 @@ class Memory:
         """What the memory takes in RAM now; what it shares with others is counted in full."""
         waiting = sum([job.ram_bytes for job in (*self._out, *self._jobs)]) if self._out or self._jobs else 0
         archive = 0 if self.archive is None else self.archive.ram_bytes
-        return (
-            _OWN_BYTES
-            + self._recent.here_bytes
-            + self._recent.ring_bytes
-            + waiting
-            + self._semantic.ram_bytes
-            + archive
-        )
+        recent = self._recent.here_bytes + self._recent.ring_bytes
+        return _OWN_BYTES + recent + waiting + self._semantic.ram_bytes + archive
 
     def size(self) -> MemorySized:
         """What the memory holds now; records on their way to notes are in the total alone."""

@@ -21,7 +21,7 @@ from troupelab.text.embed import Vectors
 from troupelab.text.ring import Ring, Rounded
 from troupelab.text.similar import fingerprint, may_merge
 
-__all__ = ["RING_RECORDS", "Recent", "Taken"]
+__all__ = ["RING_RECORDS", "Merge", "Recent", "Taken"]
 
 Embed: TypeAlias = Callable[[Sequence[str]], Vectors | None]
 
@@ -35,6 +35,13 @@ class Taken(NamedTuple):
     records: list[Record]
     bytes: int
     vectors: Rounded | None
+
+
+class Merge(NamedTuple):
+    """The record that a newer one took in, and how similar they are (1 for an identical text)."""
+
+    twin: Record
+    similarity: float
 
 
 class Recent:
@@ -82,22 +89,46 @@ class Recent:
 
     # ------------------------------------------------------------------ in and out
 
-    def append(self, record: Record, print_: int | None = None, vector: NDArray[np.float32] | None = None) -> None:
-        """Add the newest record; with a fingerprint, later ones can be found to say the same."""
-        self._here.append(record)
-        self.bytes += record.size_bytes
-        if print_ is not None and self._ring is not None:
-            self._ring.add(record.id, print_, vector)
-
-    def twin(
-        self, record: Record, print_: int, vector: NDArray[np.float32] | None, at_least: float
-    ) -> tuple[Record, float] | None:
-        """The record that says the same as a new one, and how similar it is (1 for an identical text); None where there is none.
+    def add(self, record: Record, vector: NDArray[np.float32] | None, at_least: float | None) -> Merge | None:
+        """Add the newest record; what says the same is taken in, and told.
 
         Only what is of the same kind and from the same source is compared, and nothing that differs in a number, a name or
         a negation is the same.
+
+        Args:
+            record: the record.
+            vector: its text's vector, where there is one.
+            at_least: the cosine from which on two texts may say the same; 1 takes identical ones only, None compares nothing.
         """
+        hold = self._shelf.common.hold
+        if at_least is None:
+            self._append(record, hold(record.text))
+            return None
+        print_ = fingerprint(record.text)
         ring = self._rings(at_least < 1)
+        merge = self._twin(ring, record, print_, vector, at_least)
+        if merge is None:
+            self._append(record, hold(record.text))
+        else:
+            # It has come again, and is the newest now; the longer text says all that the shorter one says.
+            text = hold(max(merge.twin.text, record.text, key=len))
+            del self._here[self._place(merge.twin.id)]
+            self.bytes -= merge.twin.size_bytes
+            self._shelf.common.release([merge.twin.text])
+            first_id = merge.twin.first_id or merge.twin.id
+            self._append(msgspec.structs.replace(record, first_id=first_id, times=merge.twin.times + 1), text)
+        ring.add(record.id, print_, vector)
+        return merge
+
+    def _append(self, record: Record, text: str) -> None:
+        if text is not record.text:
+            record = msgspec.structs.replace(record, text=text)
+        self._here.append(record)
+        self.bytes += record.size_bytes
+
+    def _twin(
+        self, ring: Ring, record: Record, print_: int, vector: NDArray[np.float32] | None, at_least: float
+    ) -> Merge | None:
         found = [(key, 1.0) for key in ring.same(print_)]
         if vector is not None and at_least < 1 and (near := ring.similar(vector, at_least)):
             known = {key for key, _ in found}
@@ -107,13 +138,8 @@ class Recent:
             if other is None:
                 continue
             if other.kind == record.kind and other.source == record.source and may_merge(other.text, record.text):
-                return other, similarity
+                return Merge(other, similarity)
         return None
-
-    def remove(self, record: Record) -> None:
-        """Take one record out, which has come again."""
-        del self._here[self._place(record.id)]
-        self.bytes -= record.size_bytes
 
     def take_oldest(self, max_records: float, max_bytes: float) -> Taken:
         """Remove the oldest until at most so many records and bytes are left; returns what was removed, oldest first."""
@@ -194,7 +220,7 @@ class Recent:
     def restore(self, records: Iterable[Record]) -> None:
         """Take in records that were put away by an earlier process."""
         for record in records:
-            self.append(msgspec.structs.replace(record, text=self._shelf.common.hold(record.text)))
+            self._append(record, self._shelf.common.hold(record.text))
 
     def _put_away(self, records: Sequence[Record]) -> list[tuple[int, SegmentMeta]]:
         """Put records into as many blocks as their size asks for."""

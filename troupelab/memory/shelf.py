@@ -315,6 +315,7 @@ class Shelf:
             return []
         if self._index is None:
             self._index = {}
+            self.store.flush()  # where another pool has written to it just now
             for each in (RECORDS, NOTES, SPILLED, STATE):
                 for block in self.store.blocks(each):
                     self._index.setdefault((each, block.agent), []).append(block)

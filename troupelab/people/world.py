@@ -8,13 +8,14 @@ A world file is JSON:
  "agents": ["yusuf_karimov", {"type": "TinyPerson", "persona": {…}}] or {"sample": 20},
  "hears": "everyone", or {"groups": {"Bakery": ["Yusuf Karimov", …], …}}, {"groups_of": 5}, {"edges": [["speaker", "hearer"], …]},
  "reach_out": [["Yusuf Karimov", "Tove Haugen"], …],
- "knowledge": ["what everybody knows from the beginning", …],
+ "episode_steps": 10, "knowledge": ["what everybody knows from the beginning", …],
  "opening": [{"text": "…", "to": "everyone", a group, or a list of names; "source": "Moderator", "kind": "CONVERSATION"}],
  "events": [{"step": 5, "text": "…", …}]}
 ```
 
-`hears` says who hears what is said to nobody in particular; `reach_out` between whom REACH_OUT may open a conversation. An
-agent is its index in the file. A World is immutable; any thread may read it.
+`hears` says who hears what is said to nobody in particular; `reach_out` between whom REACH_OUT may open a conversation. After
+`episode_steps` steps an episode ends, and memories condense what is over their low water. An agent is its index in the
+file. A World is immutable; any thread may read it.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class World:
     step_minutes: float
     steps: int
     knowledge: tuple[str, ...] = ()
+    episode_steps: int | None = None
 
     @staticmethod
     def names() -> list[str]:
@@ -131,6 +133,9 @@ class World:
             start=start,
             step_minutes=typed(found, "step_minutes", float, source, WorldError, low=0.001, high=10_000_000),
             steps=typed(found, "steps", int, source, WorldError, default=20, low=1, high=1_000_000),
+            episode_steps=None
+            if found.get("episode_steps") is None
+            else typed(found, "episode_steps", int, source, WorldError, low=1, high=1_000_000),
             knowledge=_facts(typed(found, "knowledge", list, source, WorldError, default=[]), source),
         )
 
@@ -142,6 +147,10 @@ class World:
     def time_at(self, step: int) -> datetime:
         """The simulated time at which a step begins."""
         return self.start + timedelta(minutes=self.step_minutes * step)
+
+    def ends_episode(self, step: int) -> bool:
+        """Whether an episode ends with a step: memories then condense what is over their low water."""
+        return self.episode_steps is not None and (step + 1) % self.episode_steps == 0
 
     def with_personas(self, personas: Sequence[Persona]) -> World:
         """The same world played by others: as many personas, in the places of the old ones.
