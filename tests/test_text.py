@@ -253,3 +253,34 @@ def test_each_embedder_says_from_where_on_a_topic_is_shared():
 def test_the_fast_way_to_words_finds_the_same(text):
     """The spelt-out Latin letters give the same words as all letters do, in any text that they are used for."""
     assert _word_finder(text)(text) == _ANY_WORD.findall(text)
+
+
+def test_a_bare_answer_stays_with_its_reason():
+    """Yes and No are what a survey is about: they are kept with what follows, and alone where nothing does."""
+    text = "No. I would not use it because the children stay."
+    assert key_sentences([text], 1.0) == [[text]]
+    assert key_sentences(["Yes.", "No."], 1.0, ["Ann", "Ben"]) == [["Yes."], ["No."]]
+
+
+def test_what_two_people_say_is_kept_for_each():
+    """The same words of two people are two statements."""
+    said = "I would rate it a 3."
+    assert key_sentences([said] * 2, 1.0, ["Ann", "Ben"]) == [[said], [said]]
+    assert key_sentences([said] * 2, 1.0, ["Ann", "Ann"]) == [[said], []]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        (
+            "I like these: 1. Art, 2. Music festivals. That is all.",
+            ["I like these: 1. Art, 2. Music festivals.", "That is all."],
+        ),
+        ("1. Art.\n2. Music.", ["1. Art.", "2. Music."]),
+        ("It costs 79. We asked.", ["It costs 79.", "We asked."]),
+        ("I saw Dr. Ng at St. Mary's. He was kind.", ["I saw Dr. Ng at St. Mary's.", "He was kind."]),
+    ],
+)
+def test_lists_and_abbreviations_are_not_cut(text, sentences):
+    """A list's number and an abbreviation end no sentence; a sentence that ends in a number does end."""
+    assert [sentence.text for sentence in analyse(text)] == sentences

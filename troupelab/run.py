@@ -12,7 +12,7 @@ import html
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
@@ -117,10 +117,10 @@ class Run:
         if consolidate not in ("extracted", "model", "off"):
             raise RunError(f"consolidate must be 'extracted', 'model' or 'off', not {consolidate!r}")
         self.folder = None if folder is None else Path(folder)
-        self._store: Store | None = None
+        self._store = None if self.folder is None else _fresh_store(self.folder / _STORE_FILE)
         emit, clock = self.recorder.emit, self.now_s
         pool = Pool(
-            self._store_opener(),
+            self._opened,
             scratch=lambda: self._opened().path.parent / "scratch",
             embedder=default_embedder() if embedder == "best" else embedder,
             notes=consolidate != "off",
@@ -135,18 +135,8 @@ class Run:
             emit=emit, clock=clock,
         )  # fmt: skip
 
-    def _store_opener(self) -> Callable[[], Store]:
-        """What opens the run's store when something is first put away; a folder is checked and locked now."""
-        if self.folder is not None:
-            from troupelab.store import Store
-
-            file = self.folder / _STORE_FILE
-            if file.exists():
-                raise RunError(f"{file} holds a run already; choose another folder")
-            self._store = Store.open(file)
-        return self._opened
-
     def _opened(self) -> Store:
+        """The run's store; without a folder, a temporary one is made when something is first put away."""
         if self._store is None:
             from troupelab.store import Store
 
@@ -340,10 +330,12 @@ class Run:
     def _rss_curve(self) -> list[float]:
         """The process's resident memory from the start to the end, at eleven evenly spaced moments, in MB."""
         process = self.recorder.read("process").columns
-        if not len(process["at_s"]):
-            return []
-        moments = np.linspace(process["at_s"][0], process["at_s"][-1], 11)
-        return np.round(np.interp(moments, process["at_s"], process["rss_bytes"]) / 1e6, 1).tolist()  # type: ignore[no-any-return]
+        at_s, rss = process["at_s"], process["rss_bytes"] / 1e6
+        return (
+            [round(float(np.interp(at, at_s, rss)), 1) for at in np.linspace(at_s[0], at_s[-1], 11)]
+            if len(at_s)
+            else []
+        )
 
     def summary(self) -> dict[str, object]:
         """The run in numbers: what a table at its end shows."""
@@ -381,6 +373,14 @@ class Run:
             "rss_mb": self._rss_curve(),
             "transcript_sha256": self.recorder.transcript_sha256(),
         }
+
+
+def _fresh_store(file: Path) -> Store:
+    from troupelab.store import Store
+
+    if file.exists():
+        raise RunError(f"{file} holds a run already; choose another folder")
+    return Store.open(file)
 
 
 def runs() -> list[Run]:

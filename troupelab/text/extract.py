@@ -18,12 +18,12 @@ __all__ = ["key_sentences"]
 def key_sentences(texts: Sequence[str], retain_fraction: float, speakers: Sequence[str] = ()) -> list[list[str]]:
     """Choose sentences that together keep about `retain_fraction` of the characters.
 
-    The share is exceeded only where all numbers and names need more. A sentence that stands in several texts is kept once.
+    The share is exceeded only where all numbers and names need more. A sentence that somebody says several times is kept once.
 
     Args:
         texts: what to choose from.
         retain_fraction: the share of the characters to keep, from 0 to 1.
-        speakers: who said each text: a number or name is then kept once for each who said it, not once in all.
+        speakers: who said each text: what somebody said is then not passed over because somebody else has said it.
 
     Returns:
         For each text, its chosen sentences in their order; texts of which nothing was chosen have an empty list.
@@ -34,10 +34,11 @@ def key_sentences(texts: Sequence[str], retain_fraction: float, speakers: Sequen
     found = [
         (index, place, sentence) for index, text in enumerate(texts) for place, sentence in enumerate(analyse(text))
     ]
-    unique: dict[str, tuple[int, int, Sentence]] = {}
+    who = list(speakers) if speakers else [""] * len(texts)
+    unique: dict[tuple[str, str], tuple[int, int, Sentence]] = {}
     frequency: Counter[str] = Counter()
     for item in found:
-        unique.setdefault(item[2].text, item)
+        unique.setdefault((who[item[0]], item[2].text), item)
         frequency.update(item[2].words)
     # Sorting is stable: equal scores stay in the order of the texts.
     scored = sorted(unique.values(), key=lambda item: -_score(item[2], frequency))
@@ -45,24 +46,23 @@ def key_sentences(texts: Sequence[str], retain_fraction: float, speakers: Sequen
 
     chosen: list[tuple[int, int, Sentence]] = []
     left: list[tuple[int, int, Sentence]] = []
-    facts: set[tuple[str, str]] = set()
-    words: set[str] = set()
+    facts: dict[str, set[str]] = {speaker: set() for speaker in who}
+    words: dict[str, set[str]] = {speaker: set() for speaker in who}
     used = 0
     for item in scored:
-        speaker = speakers[item[0]] if speakers else ""
-        claims = {(speaker, fact) for fact in item[2].facts}
-        if not claims or claims <= facts:
+        speaker = who[item[0]]
+        if facts[speaker].issuperset(item[2].facts):
             left.append(item)
             continue
         chosen.append(item)
-        facts |= claims
-        words.update(item[2].words)
+        facts[speaker].update(item[2].facts)
+        words[speaker].update(item[2].words)
         used += len(item[2].text)
     for item in left:
-        size = len(item[2].text)
-        if used + size <= budget and not words.issuperset(item[2].words):
+        size, speaker = len(item[2].text), who[item[0]]
+        if used + size <= budget and not words[speaker].issuperset(item[2].words):
             chosen.append(item)
-            words.update(item[2].words)
+            words[speaker].update(item[2].words)
             used += size
 
     kept: list[list[str]] = [[] for _ in texts]

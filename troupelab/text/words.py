@@ -21,6 +21,11 @@ _ANY_WORD = re.compile(r"\d+(?:[.,:/-]\d+)*%?|[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _LATIN = r"A-Za-z\u00aa\u00b2\u00b3\u00b5\u00b9\u00ba\u00bc-\u00be\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f"
 _LATIN_WORD = re.compile(rf"[{_LATIN}]+(?:['’-][{_LATIN}]+)*|[0-9]+(?:[.,:/-][0-9]+)*%?")
 _BEYOND = re.compile(r"[^\x00-\u024f\u2000-\u2063]")
+# Before a full stop: a list's number at the sentence's beginning or after a comma, or an abbreviation.
+_NO_END = re.compile(r"(?:(?:^|[,;:(])\s*\(?\d{1,3}|\b(?:dr|mr|mrs|ms|st|vs|prof|approx|e\.g|i\.e))$", re.IGNORECASE)
+_LOOK_BACK = 12
+_ANSWERS = frozenset("yes yeah yep no nope never maybe perhaps absolutely definitely certainly exactly sure".split())
+_LONGEST_ANSWER = 12
 _CACHED_CHARS = 2_000
 _KNOWN_WORDS = 16_384
 
@@ -98,17 +103,34 @@ def _facts(known: list[tuple[str, int, str]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def _ends(text: str) -> list[int]:
+    """Where sentences end; the full stop of "Dr." or of a list's "2." is no end, and a bare "No." belongs to what follows."""
+    ends: list[int] = []
+    start = 0
+    for match in _SENTENCE_END.finditer(text):
+        at = match.start()
+        if text[at] == "." and _NO_END.search(text[max(start, at - _LOOK_BACK) : at]):
+            continue
+        if text[at] != "\n" and at - start <= _LONGEST_ANSWER and text[start:at].strip().lower() in _ANSWERS:
+            continue
+        start = match.end()
+        ends.append(start)
+    return [*ends, len(text)]
+
+
 def _analyse(text: str) -> tuple[Sentence, ...]:
     sentences = []
     start = 0
     words_of = _word_finder(text)
-    for end in [*[match.end() for match in _SENTENCE_END.finditer(text)], len(text)]:
+    for end in _ends(text):
         part = text[start:end].strip()
         start = end
         words = words_of(part)
         if words:
             known = [_words[word] for word in words]
             meaning = tuple(dict.fromkeys([word for word, _, _ in known if word]))
+            if not meaning and len(words) == 1 and words[0].lower() in _ANSWERS:
+                meaning = (words[0].lower(),)
             sentences.append(Sentence(part, meaning, _facts(known)))
     return tuple(sentences)
 
