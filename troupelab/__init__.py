@@ -31,16 +31,24 @@ if TYPE_CHECKING:
         PersonaError,
         ReplyError,
         RunError,
+        StoreCorruptError,
+        StoreError,
+        StoreFullError,
+        StoreLockedError,
+        StoreVersionError,
         TroupeLabError,
         WorldError,
     )
     from troupelab.limits import Limits, LiveLimits
     from troupelab.memory.memory import Memory
+    from troupelab.memory.pool import Pool
     from troupelab.models import ChatMessage, Model, Reply, Request, ScriptedModel
     from troupelab.people.persona import Fragment, Persona
     from troupelab.people.world import World
     from troupelab.run import Run, runs
+    from troupelab.store import Store
     from troupelab.text.embed import Embedder, HashingEmbedder
+    from troupelab.text.wordllama import WordLlamaEmbedder
 
 __version__ = "0.1.0"
 
@@ -48,15 +56,19 @@ _HOMES = {
     "troupelab.dashboard": ("Dashboard", "Lab", "report"),
     "troupelab.errors": (
         "InputError", "LimitError", "MissingPackageError", "ModelError", "ModelTimeoutError", "PersonaError", "ReplyError",
-        "RunError", "TroupeLabError", "WorldError",
+        "RunError", "StoreCorruptError", "StoreError", "StoreFullError", "StoreLockedError", "StoreVersionError",
+        "TroupeLabError", "WorldError",
     ),
     "troupelab.limits": ("Limits", "LiveLimits"),
     "troupelab.memory.memory": ("Memory",),
+    "troupelab.memory.pool": ("Pool",),
     "troupelab.models": ("ChatMessage", "Model", "Reply", "Request", "ScriptedModel"),
     "troupelab.people.persona": ("Fragment", "Persona"),
     "troupelab.people.world": ("World",),
     "troupelab.run": ("Run", "runs"),
+    "troupelab.store": ("Store",),
     "troupelab.text.embed": ("Embedder", "HashingEmbedder"),
+    "troupelab.text.wordllama": ("WordLlamaEmbedder",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -78,13 +90,21 @@ __all__ = [
     "ModelTimeoutError",
     "Persona",
     "PersonaError",
+    "Pool",
     "Reply",
     "ReplyError",
     "Request",
     "Run",
     "RunError",
     "ScriptedModel",
+    "Store",
+    "StoreCorruptError",
+    "StoreError",
+    "StoreFullError",
+    "StoreLockedError",
+    "StoreVersionError",
     "TroupeLabError",
+    "WordLlamaEmbedder",
     "World",
     "WorldError",
     "__version__",

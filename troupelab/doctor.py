@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -17,7 +18,7 @@ __all__ = ["Finding", "examine", "tinytroupe_finding"]
 
 _NEEDED = (
     "anywidget", "ipywidgets", "memory_profiler", "msgspec", "nest_asyncio", "numpy", "orjson", "pandas", "plotly", "psutil",
-    "tqdm", "xxhash",
+    "tokenizers", "tqdm", "xxhash", "zstandard",
 )  # fmt: skip
 _TINYTROUPE_LINE = "pip install git+https://github.com/microsoft/TinyTroupe.git"
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -40,6 +41,8 @@ def examine() -> Iterator[Finding]:
     yield Finding("python", fits, True, python, "" if fits else "install Python 3.11 or newer")
     for package in _NEEDED:
         yield _package(package, f"pip install {package}", needed=True)
+    yield _package("wordllama", 'pip install "wordllama>=0.4,<0.5"', needed=False)
+    yield _sqlite()
     lab_remedy = 'pip install "troupelab[lab]"'
     yield _package("jupyterlab", lab_remedy, needed=False)
     yield _subshells(lab_remedy)
@@ -56,6 +59,15 @@ def _package(name: str, remedy: str, *, needed: bool) -> Finding:
         return Finding(name, True, needed, version(name))
     except PackageNotFoundError:
         return Finding(name, False, needed, "not installed", remedy)
+
+
+def _sqlite() -> Finding:
+    """SQLite's version: before 3.51.3 two connections that checkpoint at once can lose a transaction, so one alone does here."""
+    found = sqlite3.sqlite_version
+    sound = sqlite3.sqlite_version_info >= (3, 51, 3)
+    return Finding(
+        "sqlite", True, True, found if sound else f"{found}: one connection alone checkpoints, as it must before 3.51.3"
+    )
 
 
 def _subshells(remedy: str) -> Finding:

@@ -50,7 +50,6 @@ _live_lock = threading.Lock()
 _ENDED = frozenset({"done", "stopped", "failed"})
 _START_TIMEOUT_S = 10.0
 _ATEXIT_TIMEOUT_S = 5.0
-_STORE_FILE = "run.sqlite"
 
 
 class Progress(NamedTuple):
@@ -117,7 +116,7 @@ class Run:
         if consolidate not in ("extracted", "model", "off"):
             raise RunError(f"consolidate must be 'extracted', 'model' or 'off', not {consolidate!r}")
         self.folder = None if folder is None else Path(folder)
-        self._store = None if self.folder is None else _fresh_store(self.folder / _STORE_FILE)
+        self._store = None if self.folder is None else _new_store(self.folder / "run.sqlite")
         emit, clock = self.recorder.emit, self.now_s
         pool = Pool(
             self._opened,
@@ -137,10 +136,7 @@ class Run:
 
     def _opened(self) -> Store:
         """The run's store; without a folder, a temporary one is made when something is first put away."""
-        if self._store is None:
-            from troupelab.store import Store
-
-            self._store = Store.temporary()
+        self._store = self._store or _new_store(None)
         return self._store
 
     # ------------------------------------------------------------------ what it is and where it stands
@@ -236,14 +232,14 @@ class Run:
 
     def _keep_memories(self) -> None:
         """Put all memories into the folder and close its store; a temporary store stays open as long as the run is held."""
-        if self.folder is None or self._store is None:
-            return
         try:
-            for agent in self._stage.agents:
+            for agent in self._stage.agents if self.folder else ():
                 agent.memory.save()
-            self._store.close()
+            self._stage.pool.shelf.flush()
+            if self.folder:
+                self._opened().close()
         except StoreError as error:
-            message = f"memories were not kept in {self.folder}: {error}"
+            message = f"memories were not kept: {error}"
             self.recorder.emit(Failed(self.now_s(), self._engine.step_started, -1, type(error).__name__, message, 0))
             raise
 
@@ -328,7 +324,7 @@ class Run:
         return played_efficiency(read("steps").columns, read("acts").columns, read("calls").columns)
 
     def _rss_curve(self) -> list[float]:
-        """The process's resident memory from the start to the end, at eleven evenly spaced moments, in MB."""
+        """Resident memory at eleven evenly spaced moments, in MB."""
         process = self.recorder.read("process").columns
         at_s, rss = process["at_s"], process["rss_bytes"] / 1e6
         return (
@@ -375,12 +371,12 @@ class Run:
         }
 
 
-def _fresh_store(file: Path) -> Store:
+def _new_store(file: Path | None) -> Store:
     from troupelab.store import Store
 
-    if file.exists():
+    if file is not None and file.exists():
         raise RunError(f"{file} holds a run already; choose another folder")
-    return Store.open(file)
+    return Store.temporary() if file is None else Store.open(file)
 
 
 def runs() -> list[Run]:
