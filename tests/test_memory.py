@@ -16,6 +16,7 @@ from troupelab.memory.record import OWN_ACTION, Note, Record
 from troupelab.memory.semantic import NOTE_INDEX_BYTES, Semantic
 from troupelab.memory.shelf import Shelf
 from troupelab.text.embed import HashingEmbedder
+from troupelab.text.sketch import SKETCH_BYTES
 
 AGENT = 0
 
@@ -103,7 +104,7 @@ def test_notes_over_their_cap_go_oldest_first_and_an_event_says_so():
     dropped = [event for event in events if isinstance(event, Evicted)]
     assert {event.rule for event in dropped} == {"semantic_max_notes"}
     assert sum(event.records for event in dropped) == 6
-    assert memory.size().note_bytes == sum(note.size_bytes + NOTE_INDEX_BYTES for note in memory.notes)
+    assert memory.size().note_bytes == sum(note.size_bytes + NOTE_INDEX_BYTES + SKETCH_BYTES for note in memory.notes)
 
 
 def test_notes_say_who_said_what():
