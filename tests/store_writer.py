@@ -8,9 +8,8 @@ import random
 import sys
 from pathlib import Path
 
-from troupelab import _store_writer
 from troupelab.errors import StoreError
-from troupelab.store import Store
+from troupelab.store import Store, writer
 
 PAIR = ("left", "right")
 
@@ -24,7 +23,7 @@ def payload(kind: str, number: int) -> bytes:
 
 def write_pairs(path: str) -> None:
     """Put pairs and drop older ones for ever; tell what is durable, a line for each flush."""
-    _store_writer._CHECKPOINT_BYTES = 150_000  # so that kills hit checkpoints as well
+    writer._CHECKPOINT_BYTES = 150_000  # so that kills hit checkpoints as well
     with Store.open(path) as store:
         print("open", flush=True)
         number = max((block.number for block in store.blocks(PAIR[0])), default=-1)

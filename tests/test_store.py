@@ -19,7 +19,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from troupelab import _store_file, _store_writer
 from troupelab.errors import (
     StoreCorruptError,
     StoreError,
@@ -28,6 +27,8 @@ from troupelab.errors import (
     TroupeLabError,
 )
 from troupelab.store import MAX_META_BYTES, MAX_PAYLOAD_BYTES, Block, Store
+from troupelab.store import file as store_file
+from troupelab.store import writer as store_writer
 
 WORDS = "the harbour master counted seven grey boats and wrote nothing down before the rain came in again".split()
 
@@ -261,8 +262,8 @@ def noisy(number: int) -> bytes:
 def test_threads_may_put_while_others_read(path, monkeypatch):
     """Four threads put and drop, the file grows and shrinks; two read all the while and never see anything wrong."""
     # Often, so that readers meet checkpoints and a file that is cut under their maps.
-    monkeypatch.setattr(_store_writer, "_CHECKPOINT_BYTES", 100_000)
-    monkeypatch.setattr(_store_writer, "_SPARE_PAGES", 0)
+    monkeypatch.setattr(store_writer, "_CHECKPOINT_BYTES", 100_000)
+    monkeypatch.setattr(store_writer, "_SPARE_PAGES", 0)
     errors: list[BaseException] = []
     reads: list[Block] = []
 
@@ -373,7 +374,7 @@ def test_an_older_version_is_migrated_in_one_transaction(path, monkeypatch):
     with Store.open(path) as store:
         store.put("records", 0, b"", b"kept")
     before = path.read_bytes()
-    monkeypatch.setattr(_store_file, "SCHEMA_VERSION", 3)
+    monkeypatch.setattr(store_file, "SCHEMA_VERSION", 3)
     with pytest.raises(StoreVersionError, match="cannot read"):
         Store.open(path)
 
@@ -384,13 +385,11 @@ def test_an_older_version_is_migrated_in_one_transaction(path, monkeypatch):
         connection.execute("INSERT INTO extra VALUES (1)")
         raise ValueError("half way")
 
-    monkeypatch.setattr(_store_file, "MIGRATIONS", {1: second, 2: failing})
+    monkeypatch.setattr(store_file, "MIGRATIONS", {1: second, 2: failing})
     with pytest.raises(StoreError, match="stays at version 1"):
         Store.open(path)
     assert path.read_bytes() == before
-    monkeypatch.setitem(
-        _store_file.MIGRATIONS, 2, lambda connection: connection.execute("INSERT INTO extra VALUES (2)")
-    )
+    monkeypatch.setitem(store_file.MIGRATIONS, 2, lambda connection: connection.execute("INSERT INTO extra VALUES (2)"))
     with Store.open(path) as store:
         assert store.read("records", 0, 0) == b"kept"
     with contextlib.closing(sqlite3.connect(path)) as connection:

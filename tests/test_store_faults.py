@@ -19,14 +19,15 @@ from pathlib import Path
 import pytest
 from helpers import eventually
 
-from troupelab import _store_file, _store_writer
 from troupelab.errors import StoreCorruptError, StoreError, StoreFullError
 from troupelab.store import Store
+from troupelab.store import file as store_file
+from troupelab.store import writer as store_writer
 
 SCRIPT = Path(__file__).with_name("store_writer.py")
 _spec = importlib.util.spec_from_file_location("store_writer", SCRIPT)
-writer = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(writer)
+script = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(script)
 
 
 def started(*arguments: object) -> subprocess.Popen[str]:
@@ -167,14 +168,14 @@ def killed_rounds(path: Path, rounds: int, seed: int) -> collections.Counter[str
         counts["acknowledged"] = 2 * (durable + 1)
         assert Store.verify(path) == []
         with Store.open(path) as store:
-            found = [[entry.number for entry in store.blocks(kind)] for kind in writer.PAIR]
+            found = [[entry.number for entry in store.blocks(kind)] for kind in script.PAIR]
             assert found[0] == found[1], "half a transaction"
             last = found[0][-1] if found[0] else -1
             assert last >= durable
             assert found[0] == list(range(max(0, last - 29), last + 1)), "something acknowledged is missing"
-            for kind in writer.PAIR:
+            for kind in script.PAIR:
                 for number in found[0]:
-                    assert store.read(kind, 0, number) == writer.payload(kind, number)
+                    assert store.read(kind, 0, number) == script.payload(kind, number)
                     counts["read"] += 1
             counts["written but not yet told"] += 2 * (last - durable)
             durable = last
@@ -265,9 +266,9 @@ class Small:
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     """A small store with dictionaries, which a small sample must do for here."""
-    monkeypatch.setattr(_store_file, "_SAMPLE_BYTES", 3_000)
-    monkeypatch.setattr(_store_file, "_SAMPLE_PIECE_BYTES", 100)
-    monkeypatch.setattr(_store_file, "_DICTIONARY_BYTES", 1_000)
+    monkeypatch.setattr(store_file, "_SAMPLE_BYTES", 3_000)
+    monkeypatch.setattr(store_file, "_SAMPLE_PIECE_BYTES", 100)
+    monkeypatch.setattr(store_file, "_DICTIONARY_BYTES", 1_000)
     return Small(tmp_path)
 
 
@@ -352,7 +353,7 @@ def test_an_unforeseen_failure_of_the_writer_is_told_and_the_queue_kept(tmp_path
 
     with Store.open(tmp_path / "run.sqlite") as store:
         with monkeypatch.context() as patched:
-            patched.setattr(_store_writer, "write_whole", broken)
+            patched.setattr(store_writer, "write_whole", broken)
             store.put("records", 0, b"", b"a")
             with pytest.raises(StoreError, match="unforeseen RuntimeError: a mistake in the code"):
                 store.flush()
@@ -373,7 +374,7 @@ def test_a_writer_that_ends_against_all_plans_is_told(tmp_path, monkeypatch):
     gate = threading.Event()
     store = Store.open(tmp_path / "run.sqlite")
     monkeypatch.setattr(store._writer, "_checkpoint", broken)
-    monkeypatch.setattr(_store_writer, "_GROUP_BYTES", 1)
+    monkeypatch.setattr(store_writer, "_GROUP_BYTES", 1)
     store.put("records", 0, b"", lambda: b"a" if gate.wait(30) else b"", size_hint_bytes=1)
     store.put("records", 0, b"", b"b")
     gate.set()
@@ -408,7 +409,7 @@ def test_no_room_for_a_new_file_is_told(tmp_path, monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(_store_file, "sync_folder", full)
+    monkeypatch.setattr(store_file, "sync_folder", full)
     with pytest.raises(StoreFullError, match="no room"):
         Store.open(tmp_path / "sub" / "run.sqlite")
     monkeypatch.undo()

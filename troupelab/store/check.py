@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from troupelab._platform import lock_file, unlock_file
-from troupelab._store_file import (
+from troupelab.errors import StoreCorruptError, StoreError, StoreLockedError
+from troupelab.store.file import (
     MODULUS,
     SELECT_PAYLOADS,
     SELECT_ROWS,
@@ -37,7 +38,6 @@ from troupelab._store_file import (
     translated,
     version_problem,
 )
-from troupelab.errors import StoreCorruptError, StoreError, StoreLockedError
 
 _BROKEN = (sqlite3.Error, MemoryError, OverflowError)
 

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from troupelab._platform import unlock_file
-from troupelab._store_check import Contents
-from troupelab._store_file import (
+from troupelab.errors import StoreError
+from troupelab.store.check import Contents
+from troupelab.store.file import (
     MODULUS,
     Codec,
     Entry,
@@ -40,7 +41,6 @@ from troupelab._store_file import (
     translate,
     write_whole,
 )
-from troupelab.errors import StoreError
 
 LIVE: weakref.WeakSet[Writer] = weakref.WeakSet()
 """Every writer whose thread may still run, for the interpreter's exit."""

@@ -6,7 +6,7 @@ transaction, and `committed` tells up to which ticket all is on the disk. A cras
 half a transaction. Every byte that is read back was checked against what was written.
 
 The file is open in one store at a time (a lock file beside it, with the process id, says so). The modules beside this
-one: `_store_file` (what the file looks like), `_store_writer` (the thread), `_store_check` (verify and salvage).
+one: `file` (what the file looks like), `writer` (the thread), `check` (verify and salvage).
 
 Any thread may call any method of a store; each that reads has a read-only connection of its own.
 """
@@ -26,9 +26,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from troupelab import _store_check
-from troupelab._store_check import Salvage
-from troupelab._store_file import (
+from troupelab.errors import StoreCorruptError, StoreError
+from troupelab.store import check
+from troupelab.store.check import Salvage
+from troupelab.store.file import (
     MAX_META_BYTES,
     MAX_PAYLOAD_BYTES,
     SELECT_PAYLOADS,
@@ -41,8 +42,7 @@ from troupelab._store_file import (
     connect,
     translated,
 )
-from troupelab._store_writer import LIVE, Drop, Put, Writer
-from troupelab.errors import StoreCorruptError, StoreError
+from troupelab.store.writer import LIVE, Drop, Put, Writer
 
 __all__ = ["MAX_META_BYTES", "MAX_PAYLOAD_BYTES", "Block", "Salvage", "Store", "Transaction"]
 
@@ -155,7 +155,7 @@ class Store:
             StoreError: it is not a store, or cannot be read and written.
         """
         where = Path(path).resolve()
-        return cls(Writer(where, *_store_check.open_to_write(where, create, True, _after_connect), None))
+        return cls(Writer(where, *check.open_to_write(where, create, True, _after_connect), None))
 
     @classmethod
     def temporary(cls) -> Self:
@@ -164,7 +164,7 @@ class Store:
             folder = Path(tempfile.mkdtemp(prefix="troupelab-")).resolve()
         path = folder / "store.sqlite"
         try:
-            return cls(Writer(path, *_store_check.open_to_write(path, True, False, None), folder))
+            return cls(Writer(path, *check.open_to_write(path, True, False, None), folder))
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -324,7 +324,7 @@ class Store:
         Raises:
             StoreError: it cannot be read at all.
         """
-        return _store_check.verify(Path(path).resolve())
+        return check.verify(Path(path).resolve())
 
     @classmethod
     def salvage(cls, path: str | Path) -> Salvage:
@@ -333,7 +333,7 @@ class Store:
         Raises:
             StoreError: there is no such file.
         """
-        return _store_check.salvage(Path(path).resolve())
+        return check.salvage(Path(path).resolve())
 
     def _entry(self, kind: str, agent: int, number: int) -> Entry | None:
         return self._writer.index.get((kind, agent), {}).get(number)
