@@ -102,11 +102,11 @@ class Limits:
         "of 85 merges of real agents' texts at 0.93, none was wrong; 1 merges identical texts only", optional=True,
     )  # fmt: skip
     max_age_steps: int | None = _limit(
-        None, "word for word for", "steps", 1, 1_000_000,
+        None, "word for word, steps", "steps", 1, 1_000_000,
         "none: what is old is on disk, and costs no RAM", optional=True, log_scale=True,
     )  # fmt: skip
     max_age_hours: float | None = _limit(
-        None, "word for word for", "simulated hours", 0.01, 1_000_000,
+        None, "word for word, hours", "simulated hours", 0.01, 1_000_000,
         "none, as for max_age_steps; where both are set, the shorter holds", optional=True, log_scale=True,
     )  # fmt: skip
     semantic_max_notes: int | None = _limit(

@@ -159,11 +159,11 @@ def _timed(name: str, records: int, embedder: Embedder | None, limits: Limits, *
 def _loop_lag(scale: float) -> Mapping[str, float]:
     """How late an event loop wakes up while 100 agents archive at once."""
     agents = max(10, int(_AGENTS * scale))
-    # Everybody's segment is nearly full: the next records of each seal it and put it away.
-    fill = 500
+    # Everybody's segment is nearly full: the next condensed records of each fill it, and it is sealed and put away.
+    fill = 300
     source = talk(_SEED)
     texts = iter(list(islice(source, agents * (fill + 400))))
-    limits = Limits(recent_max_records=20, dedup_similarity=1.0)
+    limits = Limits(dedup_similarity=1.0)
     with tempfile.TemporaryDirectory() as folder:
         play = _Play(Path(folder), agents=agents, limits=limits, embedder=None, notes=False)
         for _ in range(fill // _RECORDS_AN_ACT):
