@@ -219,7 +219,7 @@ def test_notes_are_compared_as_exactly_as_promised(tmp_path):
         for number, word in enumerate("ferry bread lamp jar phone bee".split() * 5)
     ]
     vectors = embedder.embed(texts)
-    tier = Semantic(AGENT, embedder.dims, Shelf(None, lambda: tmp_path))
+    tier = Semantic(AGENT, embedder, Shelf(None, lambda: tmp_path))
     tier.add([Note(number, 0, 0, 1, text) for number, text in enumerate(texts)], vectors)
     question = embedder.embed(["What does the bread cost?"])[0]
     in_ram = tier.similarity(question)

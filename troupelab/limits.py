@@ -115,8 +115,8 @@ class Limits:
     )  # fmt: skip
 
     total_max_bytes: int | None = _limit(
-        512_000_000, "all memories in RAM", "bytes", 50_000, 1_000_000_000_000,
-        "a quarter of what a small hosted notebook has; what does not fit moves to disk and is found as before",
+        64_000_000, "all memories in RAM", "bytes", 50_000, 1_000_000_000_000,
+        "a hundred agents with all they need at hand; what does not fit moves to disk and is found as before",
         group="storage", optional=True, log_scale=True,
     )  # fmt: skip
     archive_max_bytes: int | None = _limit(

@@ -37,7 +37,7 @@ class Place(NamedTuple):
 
 
 class NotesBlock(NamedTuple):
-    """Notes as they come back from a block: vectors in 8 bits, shape (notes, dims), with a scale each."""
+    """Notes as they come back from a block: rows of 8-bit numbers (vector and sketch), and a scale for each vector."""
 
     notes: tuple[Note, ...]
     rows: NDArray[np.int8]
@@ -136,7 +136,7 @@ def decode_records(payload: bytes, text_at: Callable[[Place], str]) -> tuple[Rec
 
 
 def encode_notes(notes: Sequence[Note], rows: NDArray[np.int8], scales: NDArray[np.float32]) -> bytes:
-    """Notes with their vectors as bytes."""
+    """Notes with their rows as bytes."""
     return msgspec.msgpack.encode(
         _Notes(
             _pack_ids([note.id for note in notes]),

@@ -17,7 +17,6 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
-import numpy as np
 
 from troupelab.events import Consolidated, Deduped, Evicted, Failed, MemorySized
 from troupelab.limits import Limits
@@ -28,7 +27,7 @@ from troupelab.memory.pool import Pool
 from troupelab.memory.recent import Merge, Recent, Taken
 from troupelab.memory.record import Note, Record, check_text, was_between
 from troupelab.memory.retrieval import Finder, Found
-from troupelab.memory.semantic import Knowledge, Semantic
+from troupelab.memory.semantic import Knowledge, Semantic, vectors_of
 from troupelab.memory.shelf import SPILLED, SegmentMeta
 from troupelab.memory.state import STATE_VERSION, State, read_state
 from troupelab.memory.tree import RangeSum
@@ -65,7 +64,7 @@ class Memory:
         self._step = 0
         dims = 0 if self._pool.embedder is None else self._pool.embedder.dims
         self._recent = Recent(agent, self._shelf, dims, self._vectors)
-        self._semantic = Semantic(agent, dims, self._shelf)
+        self._semantic = Semantic(agent, self._pool.embedder, self._shelf)
         self.archive = Archive(agent, self._shelf) if self._shelf.durable else None
         self._finder = Finder(self._semantic, self.archive, self._pool.embedder)
         self._jobs: list[Job] = []
@@ -82,6 +81,11 @@ class Memory:
         self._pool.join(self)
         self._pool.begin(0, limits)
         self._charge()
+
+    @property
+    def step(self) -> int:
+        """The step that was begun last."""
+        return self._step
 
     @property
     def notes(self) -> Sequence[Note]:
@@ -215,9 +219,7 @@ class Memory:
 
     def remember(self, notes: Sequence[Note]) -> None:
         """Take in notes from elsewhere (of an interview, of another memory), with vectors of their own texts."""
-        embedder = self._pool.embedder
-        none = np.zeros((len(notes), 0), dtype=np.float32)
-        self._semantic.add(notes, none if embedder is None else embedder.embed([note.text for note in notes]))
+        self._semantic.add(notes, vectors_of(notes, self._pool.embedder))
         self._drop_notes()
         self._charge()
 

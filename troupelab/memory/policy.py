@@ -21,6 +21,9 @@ __all__ = [
     "importance",
     "low_water",
     "max_age_steps",
+    "overlap",
+    "rarity",
+    "relevance",
     "scores",
     "warmth",
 ]
@@ -33,7 +36,12 @@ PINNED = frozenset({"INTERNAL_GOAL_FORMULATION"})
 (Its persona and its state of mind are no part of its memory, and stand in every prompt.)"""
 
 _IMPORTANCE: Mapping[str, float] = {"THINK": 0.6, "TALK": 0.8, "REACH_OUT": 0.8}
-_OLD_STILL_COUNTS = 0.5
+_OLD_STILL_COUNTS = 0.75
+"""Of 300 answers (50 questions on real text, asked of six settings of a memory), 0.5 gave 279, 0.7 and 0.75 gave 288."""
+
+_WORDS = 0.8
+"""Of the same answers, cosines alone gave 175; with the words, 0.5 gave 290, 0.8 gave 288 and 1.0 gave 287, and with hashed words
+as vectors 267, 274 and 275."""
 
 
 def importance(kind: str) -> float:
@@ -69,13 +77,38 @@ def warmth(idle_steps: float, hits: float) -> float:
     return float((1.0 + hits) * 2.0 ** (-idle_steps / HALF_LIFE_STEPS))
 
 
+def rarity(counts: NDArray[np.integer], notes: int) -> NDArray[np.float64]:
+    """How much each word counts, given how many of some notes have it: rare words more (idf, Spärck Jones, 1972)."""
+    return np.log1p((1 + notes) / (1 + counts))
+
+
+def overlap(having: NDArray[np.bool_], rarity: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The share of the words asked for that each text has, from 0 to 1, rare words counting more.
+
+    Args:
+        having: which texts have which words, shape (words, texts).
+        rarity: how much each word counts.
+
+    >>> overlap(np.array([[True, False], [True, True]]), np.array([3.0, 1.0])).tolist()
+    [1.0, 0.25]
+    """
+    shares = (rarity / rarity.sum()).astype(np.float32)
+    found: NDArray[np.float32] = np.add.reduce(having * shares[:, np.newaxis], axis=0)
+    return found
+
+
+def relevance(cosines: NDArray[np.float32] | None, overlaps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What fits a question: the cosines of the vectors, where there are any, and `_WORDS` of the overlap in words."""
+    return overlaps if cosines is None else cosines + np.float32(_WORDS) * overlaps
+
+
 def scores(
     relevance: NDArray[np.float32], ages_steps: NDArray[np.float64], weights: NDArray[np.float64] | float
 ) -> NDArray[np.float64]:
     """Relevance x recency x importance, after Park et al., Generative Agents (2023), as a product.
 
-    Recency halves its share every `HALF_LIFE_STEPS`, and age alone never costs more than half: an old fact that fits well still
-    ranks before a new one that does not.
+    Recency halves its share every `HALF_LIFE_STEPS`, and age alone never costs more than a quarter: an old fact that fits well
+    still ranks before a new one that does not.
     """
     recency = _OLD_STILL_COUNTS + (1 - _OLD_STILL_COUNTS) * np.exp2(-ages_steps / HALF_LIFE_STEPS)
     return np.round(np.maximum(relevance, 0.0) * recency * weights, 5)

@@ -1,5 +1,8 @@
 """Retrieval: finding the notes and records that fit a text, over the tiers of one memory.
 
+What fits has a vector near the text's, or words of it, above all rare ones: vectors know what is alike, words tell names and
+numbers apart. All notes are compared by both, without their texts.
+
 It changes nothing. Owned by one memory, on the engine's loop thread.
 """
 
@@ -16,7 +19,7 @@ from troupelab.memory.archive import Archive
 from troupelab.memory.record import Note, Record
 from troupelab.memory.semantic import Semantic
 from troupelab.text.embed import Embedder, mean_direction
-from troupelab.text.words import content_words
+from troupelab.text.sketch import bits_of, having, sketches
 
 __all__ = ["Finder", "Found"]
 
@@ -29,6 +32,14 @@ class Found(NamedTuple):
 
     score: float
     item: Record | Note
+
+
+class _Question(NamedTuple):
+    """What is looked for: a direction (where there is an embedder), and the bits of its words with how much each counts."""
+
+    vector: NDArray[np.float32] | None
+    bits: NDArray[np.intp]
+    rarity: NDArray[np.float64]
 
 
 class Finder:
@@ -44,14 +55,14 @@ class Finder:
     ) -> list[Found]:
         """The `k` best of all notes (where `notes`), of some records, and of the archived ones to which the best notes lead."""
         tier = self._semantic
-        fitting = self._notes_like([text]) if len(tier) and (notes or archive) else np.zeros(0, dtype=np.float32)
+        question, fitting = self._notes_like([text])
         if archive:
             records = [*self._led_to(fitting), *records]
         count = len(fitting) if notes else 0
         relevance, last_steps, ids = fitting[:count], tier.last_steps[:count], tier.ids[:count]
         weights = np.ones(count)
         if records:
-            relevance = np.concatenate([relevance, self._texts_like([text], [record.text for record in records])])
+            relevance = np.concatenate([relevance, self._records_like(question, records)])
             last_steps = np.concatenate([last_steps, [float(record.step) for record in records]])
             weights = np.concatenate([weights, [policy.importance(record.kind) for record in records]])
             ids = np.concatenate([ids, np.array([record.id for record in records], dtype=np.int64)])
@@ -68,7 +79,8 @@ class Finder:
             return tier.notes[-k:]
         if not len(tier):
             return []
-        scores = policy.scores(self._notes_like(texts), step - tier.last_steps, 1.0)
+        _, fitting = self._notes_like(texts)
+        scores = policy.scores(fitting, step - tier.last_steps, 1.0)
         return [tier.note(place) for place in sorted(policy.best(scores, tier.ids, k))]
 
     def _led_to(self, fitting: NDArray[np.float32]) -> list[Record]:
@@ -81,16 +93,21 @@ class Finder:
             led.update((record.id, record) for record in self._archive.between(note.first_step, note.last_step))
         return [led[id_] for id_ in sorted(led)]
 
-    def _notes_like(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        if self._embedder is None:
-            return self._texts_like(texts, [note.text for note in self._semantic.notes])
-        return self._semantic.similarity(mean_direction(self._embedder.embed(texts)))
+    def _notes_like(self, texts: Sequence[str]) -> tuple[_Question, NDArray[np.float32]]:
+        """What some texts ask for, and how well each note fits it."""
+        bits = bits_of(texts)
+        has = self._semantic.having(bits)
+        rarity = policy.rarity(np.bitwise_count(np.packbits(has, axis=1)).sum(axis=1), has.shape[1])
+        vector = None if self._embedder is None else mean_direction(self._embedder.embed(texts))
+        cosines = None if vector is None else self._semantic.similarity(vector)
+        return _Question(vector, bits, rarity), policy.relevance(cosines, policy.overlap(has, rarity))
 
-    def _texts_like(self, texts: Sequence[str], others: Sequence[str]) -> NDArray[np.float32]:
-        if self._embedder is not None:
-            wanted = mean_direction(self._embedder.embed(texts))
-            cosines: NDArray[np.float32] = np.vecdot(self._embedder.embed(others), wanted)
-            return cosines
-        words = {word for text in texts for word in content_words(text)}
-        shares = [len(words.intersection(content_words(other))) / max(1, len(words)) for other in others]
-        return np.array(shares, dtype=np.float32)
+    def _records_like(self, question: _Question, records: Sequence[Record]) -> NDArray[np.float32]:
+        """How well each record fits: by its text's vector, and by its words, with the name of who said it as in a note."""
+        words = sketches([record.text for record in records], again=True)
+        words = words | sketches([record.source for record in records], again=True)
+        overlaps = policy.overlap(having(words.T[question.bits // 8], question.bits), question.rarity)
+        if self._embedder is None or question.vector is None:
+            return policy.relevance(None, overlaps)
+        cosines = np.vecdot(self._embedder.embed([record.text for record in records]), question.vector)
+        return policy.relevance(cosines, overlaps)

@@ -1,7 +1,7 @@
-"""The semantic tier: notes with their vectors, searched exactly.
+"""The semantic tier: notes with their vectors and with sketches of their words, all of them searched.
 
 Of each note a few numbers stay in RAM. Its text can leave (it is on disk from the moment it was added, where there is a disk),
-and so can its vector, to a memory-mapped file; what a search finds is the same wherever they lie. Facts that everybody
+and so can its row (vector and sketch), to a memory-mapped file; what a search finds is the same wherever they lie. Facts that everybody
 knows (`Knowledge`) are shared: all agents refer to one copy until one of them has to drop some. Owned by one memory, on
 the engine's loop thread.
 """
@@ -19,8 +19,9 @@ from troupelab.memory.record import Note
 from troupelab.memory.shelf import NOTES, Shelf
 from troupelab.memory.vectors import Rows, quantise
 from troupelab.text.embed import Embedder, Vectors
+from troupelab.text.sketch import SKETCH_BYTES, having, sketches
 
-__all__ = ["Knowledge", "Notes", "Semantic"]
+__all__ = ["Knowledge", "Notes", "Semantic", "vectors_of"]
 
 _COLUMNS = np.dtype(
     [
@@ -36,10 +37,10 @@ _COLUMNS = np.dtype(
 )
 _SLOT_BYTES = 8
 NOTE_INDEX_BYTES = _COLUMNS.itemsize + _SLOT_BYTES
-"""What stays in RAM of a note whose text and vector have left."""
+"""What stays in RAM of a note whose text and row have left."""
 
 _WARM_FROM = 1_000
-"""From so many notes on, a search keeps the vectors in single precision for the next one."""
+"""From so many notes on, a search keeps a copy of the rows that makes the next one faster."""
 
 _BLOCK_NOTES = 64
 """So many notes are put away together."""
@@ -55,7 +56,7 @@ class _Block(NamedTuple):
 
 
 class Knowledge:
-    """Facts that every agent of a world knows from the beginning: one copy of notes and vectors for all.
+    """Facts that every agent of a world knows from the beginning: one copy of notes and rows for all.
 
     >>> known = Knowledge(["The ferry will be cut in May."], None)
     >>> known.notes[0].text, known.holders
@@ -64,8 +65,7 @@ class Knowledge:
 
     def __init__(self, facts: Sequence[str], embedder: Embedder | None) -> None:
         self.notes = tuple(Note(make_id(WORLD, 0, at), 0, 0, 0, fact) for at, fact in enumerate(facts))
-        vectors = np.zeros((len(facts), 0), dtype=np.float32) if embedder is None else embedder.embed(list(facts))
-        self.rows, self.scales = quantise(vectors)
+        self.rows, self.scales = _rows(self.notes, vectors_of(self.notes, embedder))
         self.holders = 0
 
     @property
@@ -98,16 +98,19 @@ class Notes(Sequence[Note]):
 
 
 class Semantic:
-    """Notes, oldest first, with a vector each (of no length where there is no embedder)."""
+    """Notes, oldest first, with a sketch each, and a vector (of no length where there is no embedder)."""
 
-    def __init__(self, agent: int, dims: int, shelf: Shelf) -> None:
+    def __init__(self, agent: int, embedder: Embedder | None, shelf: Shelf) -> None:
         self._agent = agent
-        self._dims = dims
+        self._embedder = embedder
+        self._embedder_name = "" if embedder is None else embedder.name
+        self._dims = dims = 0 if embedder is None else embedder.dims
+        self._index_bytes = dims + SKETCH_BYTES + NOTE_INDEX_BYTES
         self._shelf = shelf
         self._known: Knowledge | None = None
         self._texts: list[Note | None] = []
         self._room = np.empty(0, dtype=_COLUMNS)
-        self._rows = Rows(dims, shelf.scratch_file(f"{agent}.rows"))
+        self._rows = Rows(dims, SKETCH_BYTES, shelf.scratch_file(f"{agent}.rows"))
         self._blocks: dict[int, _Block] = {}
         self._unsaved = 0  # how many of the newest notes are in no block yet
         self._left_ram = 0  # the texts before this place have left RAM
@@ -132,7 +135,7 @@ class Semantic:
 
     @property
     def content_bytes(self) -> int:
-        """What all notes with their vectors would take in RAM, what everybody knows included."""
+        """What all notes with their rows would take in RAM, what everybody knows included."""
         return self._content_bytes + (0 if self._known is None else self._known.ram_bytes)
 
     @property
@@ -179,7 +182,7 @@ class Semantic:
         """Add notes with their vectors, one row each."""
         if not notes:
             return
-        rows, scales = quantise(vectors)
+        rows, scales = _rows(notes, vectors)
         self._enter(notes, rows, scales, _NOWHERE)
         self._unsaved += len(notes)
         if self._unsaved >= _BLOCK_NOTES:
@@ -191,7 +194,9 @@ class Semantic:
             return
         notes = [note for note in self._texts[-self._unsaved :] if note is not None]
         columns = self._columns[-self._unsaved :]
-        number = self._shelf.put_notes(self._agent, notes, self._rows.newest(len(notes)), columns["scale"].copy())
+        number = self._shelf.put_notes(
+            self._agent, notes, self._rows.newest(len(notes)), columns["scale"].copy(), self._embedder_name
+        )
         columns["block"] = number
         columns["at"] = range(len(notes))
         self._blocks[number] = _Block(len(notes), len(notes))
@@ -212,7 +217,7 @@ class Semantic:
     def _count(self, notes: Sequence[Note]) -> None:
         size = sum(note.size_bytes for note in notes)
         self.text_bytes += size
-        self._content_bytes += size + len(notes) * (self._dims + NOTE_INDEX_BYTES)
+        self._content_bytes += size + len(notes) * self._index_bytes
 
     def drop_oldest(self, count: int) -> int:
         """Remove the oldest notes, pinned ones last; returns the bytes that they would take in RAM."""
@@ -221,7 +226,7 @@ class Semantic:
         pinned = columns["pinned"]
         order = np.argsort(pinned, kind="stable")[:count] if pinned[:count].any() else np.arange(count)
         gone = np.sort(order)
-        freed = int(columns["bytes"][gone].sum()) + count * (self._dims + NOTE_INDEX_BYTES)
+        freed = int(columns["bytes"][gone].sum()) + count * self._index_bytes
         self._content_bytes -= freed
         dead = []
         for place in gone.tolist():
@@ -260,7 +265,7 @@ class Semantic:
         self.seal()
         block = _NOWHERE
         if self._shelf.durable:
-            block = self._shelf.put_notes(self._agent, known.notes, known.rows, known.scales)
+            block = self._shelf.put_notes(self._agent, known.notes, known.rows, known.scales, self._embedder_name)
             self._blocks[block] = _Block(len(known.notes), len(known.notes))
         else:
             self._unsaved += len(known.notes)
@@ -289,10 +294,10 @@ class Semantic:
         return moved, freed
 
     def move_rows(self) -> tuple[int, int]:
-        """Let the vectors in RAM leave it for the mapped file; returns how many, and the bytes freed.
+        """Let the rows in RAM leave it for the mapped file; returns how many, and the bytes freed.
 
         Raises:
-            OSError: the disk is full; the vectors are still in RAM.
+            OSError: the disk is full; the rows are still in RAM.
         """
         before = self._rows.mapped
         freed = self._rows.cool() + self._rows.to_file()
@@ -322,11 +327,15 @@ class Semantic:
     def reopen(self, dropped: Iterable[tuple[int, Sequence[int]]]) -> None:
         """Take in the notes that the store has, but for those that were dropped."""
         gone = {number: set(places) for number, places in dropped}
-        found = [(number, self._shelf.notes(self._agent, number)) for number in self._shelf.numbers(NOTES, self._agent)]
+        blocks = self._shelf.note_blocks(self._agent)
+        found = [(number, name, self._shelf.notes(self._agent, number)) for number, name in blocks]
         # Blocks are numbered as they were put away; common knowledge that was copied comes first all the same.
-        for number, block in sorted(found, key=lambda pair: pair[1].notes[0].id):
+        for number, name, block in sorted(found, key=lambda each: each[2].notes[0].id):
             stay = [at for at in range(len(block.notes)) if at not in gone.get(number, ())]
-            self._enter([block.notes[at] for at in stay], block.rows[stay], block.scales[stay], number)
+            notes, rows, scales = [block.notes[at] for at in stay], block.rows[stay], block.scales[stay]
+            if name != self._embedder_name:  # another embedder's vectors: this one's are compared with nothing of them
+                rows, scales = _rows(notes, vectors_of(notes, self._embedder))
+            self._enter(notes, rows, scales, number)
             self._columns["at"][-len(stay) :] = stay
             self._blocks[number] = _Block(len(block.notes), len(stay))
             self.move_texts()
@@ -335,14 +344,41 @@ class Semantic:
 
     def similarity(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
         """The cosine of every note with a unit vector, shape (notes,)."""
-        if len(self._texts) >= _WARM_FROM and self._rows.warmed < len(self._texts) - _WARM_FROM // 2:
-            self._rows.warm()
+        self._warm()
         own: NDArray[np.float32] = self._rows.dot(vector) * self._columns["scale"]
         if self._known is None:
             return own
-        shared: NDArray[np.float32] = np.vecdot(self._known.rows.astype(np.float32), vector) * self._known.scales
+        shared: NDArray[np.float32] = (
+            np.vecdot(self._known.rows[:, : self._dims].astype(np.float32), vector) * self._known.scales
+        )
         both: NDArray[np.float32] = np.concatenate([shared, own])
         return both
+
+    def having(self, bits: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Which notes have the words that set some bits of a sketch, shape (bits, notes)."""
+        self._warm()
+        columns = self._rows.columns(bits // 8)
+        if self._known is not None:
+            shared = self._known.rows[:, self._dims :].view(np.uint8).T[bits // 8]
+            columns = np.concatenate([shared, columns], axis=1)
+        return having(columns, bits)
+
+    def _warm(self) -> None:
+        if len(self._texts) >= _WARM_FROM and self._rows.warmed < len(self._texts) - _WARM_FROM // 2:
+            self._rows.warm()
+
+
+def vectors_of(notes: Sequence[Note], embedder: Embedder | None) -> Vectors:
+    """The vectors of notes' own texts, one row each; of no length without an embedder."""
+    if embedder is None:
+        return np.zeros((len(notes), 0), dtype=np.float32)
+    return embedder.embed([note.text for note in notes])
+
+
+def _rows(notes: Sequence[Note], vectors: Vectors) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """A row of each note, its vector in 8 bits and the sketch of its text; and the vectors' scales."""
+    rows, scales = quantise(vectors)
+    return np.concatenate([rows, sketches([note.text for note in notes]).view(np.int8)], axis=1), scales
 
 
 def _columns(notes: Sequence[Note], scales: NDArray[np.float32], block: int) -> NDArray[np.void]:

@@ -175,13 +175,15 @@ class Shelf:
         self._wait(transaction.ticket, (kind, agent, number), content, meta.text_bytes, written)
         return number, meta
 
-    def put_notes(self, agent: int, notes: Sequence[Note], rows: NDArray[np.int8], scales: NDArray[np.float32]) -> int:
-        """Put notes with their vectors away; returns the block's number."""
+    def put_notes(
+        self, agent: int, notes: Sequence[Note], rows: NDArray[np.int8], scales: NDArray[np.float32], embedder: str
+    ) -> int:
+        """Put notes with their vectors away, and the name of who made those; returns the block's number."""
         content = NotesBlock(tuple(notes), rows, scales)
         size = sum(note.size_bytes for note in notes) + rows.nbytes
         with self.store.transaction() as transaction:
             payload = partial(encode_notes, content.notes, rows, scales)
-            number = self._put(transaction, NOTES, agent, b"", payload, size)
+            number = self._put(transaction, NOTES, agent, embedder.encode(), payload, size)
         self._wait(transaction.ticket, (NOTES, agent, number), content, size, None)
         return number
 
@@ -301,13 +303,13 @@ class Shelf:
         """An agent's segments that were on disk when the store was opened: number, meta and bytes there, oldest first."""
         return [(block.number, _read_meta(block.meta), block.size_bytes) for block in self._found(kind, agent)]
 
-    def numbers(self, kind: str, agent: int) -> list[int]:
-        """The numbers of an agent's blocks that were on disk when the store was opened, oldest first."""
-        return [block.number for block in self._found(kind, agent)]
+    def note_blocks(self, agent: int) -> list[tuple[int, str]]:
+        """The numbers of an agent's blocks of notes on disk when the store was opened, with the names of their vectors' embedders."""
+        return [(block.number, block.meta.decode()) for block in self._found(NOTES, agent)]
 
     def state(self, agent: int) -> tuple[bytes | None, list[int]]:
         """An agent's newest state, None where there is none, and the numbers of all its states."""
-        numbers = self.numbers(STATE, agent)
+        numbers = [block.number for block in self._found(STATE, agent)]
         return (self.store.read(STATE, agent, numbers[-1]) if numbers else None), numbers
 
     def _found(self, kind: str, agent: int) -> list[Block]:

@@ -91,15 +91,14 @@ def content_words(text: str) -> list[str]:
 
 
 def _facts(known: list[tuple[str, int, str]]) -> tuple[str, ...]:
-    """Numbers, and names: words with a capital letter that do not merely begin the sentence."""
-    marked = [(kind, word) for _, kind, word in known if kind]
+    """Numbers, and names: words with a capital letter that do not merely begin the sentence, or follow its bare answer."""
+    marked = [(kind, place) for place, (_, kind, _) in enumerate(known) if kind]
+    begins = 1 if len(known) > 1 and known[0][2].lower() in _ANSWERS else 0
     if not marked and not known[0][2].isupper():
         return ()
-    first = known[0][2]
-    found = [word for kind, word in marked if kind == _NUMBER]
-    found += [word for kind, word in (marked[1:] if known[0][1] == _NAME else marked) if kind == _NAME]
-    if len(first) > 1 and first.isupper():
-        found.append(first)
+    found = [known[place][2] for kind, place in marked if kind == _NUMBER]
+    found += [known[place][2] for kind, place in marked if kind == _NAME and place > begins]
+    found += [word for _, _, word in known[: begins + 1] if len(word) > 1 and word.isupper()]
     return tuple(dict.fromkeys(found))
 
 
