@@ -503,7 +503,7 @@ def test_readouts_carry_their_unit_and_tell_limits_apart() -> None:
         name: control.slider.label for name, control in controls.by_name.items() if hasattr(control.slider, "label")
     }
     assert (read["total_max_bytes"], read["archive_max_bytes"], read["segment_cache_max_bytes"]) == (
-        "512 MB",
+        "64 MB",
         "4 GB",
         "8 MB",
     )
