@@ -61,7 +61,8 @@ class Memory:
         self._pool = Pool() if pool is None else pool
         self._obey(limits)
         self._shelf = self._pool.shelf
-        self._step = 0
+        self.step = 0
+        """The step that was begun last."""
         dims = 0 if self._pool.embedder is None else self._pool.embedder.dims
         self._recent = Recent(agent, self._shelf, dims, self._vectors)
         self._semantic = Semantic(agent, self._pool.embedder, self._shelf)
@@ -73,6 +74,7 @@ class Memory:
         self._touched = 0
         self._charged = 0
         self._diverged = False
+        self._known_up_to = -1
         self._states: list[int] = []
         self._kept: list[tuple[int, SegmentMeta]] = []
         self.stored = 0
@@ -83,11 +85,6 @@ class Memory:
         self._charge()
 
     @property
-    def step(self) -> int:
-        """The step that was begun last."""
-        return self._step
-
-    @property
     def notes(self) -> Sequence[Note]:
         """All notes, oldest first."""
         return self._semantic.notes
@@ -96,7 +93,7 @@ class Memory:
 
     def begin(self, step: int, limits: Limits) -> None:
         """Begin a step under its limits; a lowered cap is obeyed when this returns."""
-        self._step = step
+        self.step = step
         self._pool.begin(step, limits)
         if limits is not self._limits:
             self._obey(limits)
@@ -116,15 +113,18 @@ class Memory:
     def store(self, records: Iterable[Record]) -> None:
         """Remember records, in their order; the oldest go to consolidation when they pass the high water.
 
-        What says the same as a recent record of the same kind and source takes that one in.
+        What says the same as a recent record of the same kind and source takes that one in. What a memory that was opened again
+        has archived already is passed over.
 
         Raises:
             InputError: a text is no string, or too long; nothing of these records is remembered then.
         """
         records = list(records)
+        if self._known_up_to >= 0:
+            records = [record for record in records if record.id > self._known_up_to]
         for record in records:
             check_text(record.text)
-        self._touched = self._step
+        self._touched = self.step
         at_least = self._limits.dedup_similarity
         if at_least is None:
             self._recent.drop_ring()
@@ -141,7 +141,7 @@ class Memory:
 
     def _tell_merged(self, record: Record, merge: Merge) -> None:
         twin, times, at_s = merge.twin, merge.twin.times + 1, self._pool.clock()
-        event = Deduped(at_s, self._step, self.agent, record.id, twin.id, merge.similarity, times, twin.size_bytes)
+        event = Deduped(at_s, self.step, self.agent, record.id, twin.id, merge.similarity, times, twin.size_bytes)
         self._pool.emit(event)
 
     def _vectors(self, texts: Sequence[str]) -> Vectors | None:
@@ -150,7 +150,7 @@ class Memory:
             return pool.embedder.embed(texts) if pool.embedder else None
         except Exception as error:  # an embedder may be anybody's: without vectors, only identical texts are found
             message = f"{error}; {len(texts)} records were compared without vectors"
-            pool.emit(Failed(pool.clock(), self._step, self.agent, type(error).__name__, message, 0))
+            pool.emit(Failed(pool.clock(), self.step, self.agent, type(error).__name__, message, 0))
             return None
 
     def end_episode(self) -> None:
@@ -165,7 +165,7 @@ class Memory:
         if taken.records:
             pool, retain = self._pool, self._limits.retain_fraction
             records, size, vectors = tuple(taken.records), taken.bytes, taken.vectors
-            self._jobs.append(Job(self._step, reason, records, size, retain, pool.embedder, pool.notes, vectors))
+            self._jobs.append(Job(self.step, reason, records, size, retain, pool.embedder, pool.notes, vectors))
 
     def _grow_old(self, oldest: int) -> None:
         """Let what was last heard of before a step be no longer word for word."""
@@ -187,7 +187,7 @@ class Memory:
         self._semantic.add(made.notes, made.vectors)
         if self.archive is not None:
             # What is below the archive's floor has been gone for a while, even where the limit has been raised since.
-            oldest = max(self._step - self._max_age_steps, self.archive.floor)
+            oldest = max(self.step - self._max_age_steps, self.archive.floor)
             old = bisect_left(job.records, oldest, key=_step)
             self.archive.add(job.records[old:])
             if old:
@@ -234,7 +234,7 @@ class Memory:
     def _tell_dropped(self, rule: str, what: str, count: int, freed: int) -> None:
         if count:
             pool = self._pool
-            pool.emit(Evicted(pool.clock(), self._step, self.agent, rule, what, count, freed, True))
+            pool.emit(Evicted(pool.clock(), self.step, self.agent, rule, what, count, freed, True))
 
     # ------------------------------------------------------------------ finding
 
@@ -278,7 +278,7 @@ class Memory:
                 them. Records are compared on demand, so notes alone are much cheaper.
         """
         records = [*self._waiting(), *self._recent] if "records" in tiers else []
-        found = self._finder.relevant(text, k, self._step, records, notes="notes" in tiers, archive="archive" in tiers)
+        found = self._finder.relevant(text, k, self.step, records, notes="notes" in tiers, archive="archive" in tiers)
         self._charge()
         return found
 
@@ -287,9 +287,9 @@ class Memory:
 
         What is recalled often is kept in RAM longer.
         """
-        self._hits = self._hits * 2.0 ** (-(self._step - self._touched) / policy.HALF_LIFE_STEPS) + 1
-        self._touched = self._step
-        found = self._finder.recall(texts, k, self._step)
+        self._hits = self._hits * 2.0 ** (-(self.step - self._touched) / policy.HALF_LIFE_STEPS) + 1
+        self._touched = self.step
+        found = self._finder.recall(texts, k, self.step)
         self._charge()
         return found
 
@@ -307,7 +307,7 @@ class Memory:
         """What the memory holds now; records on their way to notes are in the total alone."""
         archive = self.archive
         return MemorySized(
-            self._pool.clock(), self._step, self.agent, len(self._recent), self._recent.bytes,
+            self._pool.clock(), self.step, self.agent, len(self._recent), self._recent.bytes,
             0 if archive is None else archive.records, 0 if archive is None else archive.disk_bytes,
             len(self._semantic), self._semantic.content_bytes, self.ram_bytes,
         )  # fmt: skip
@@ -365,7 +365,7 @@ class Memory:
         self._semantic.seal()
         kept, self._kept = self._kept, self._recent.copies()
         state = State(
-            STATE_VERSION, self.stored, self._step, self.archive.floor, self._hits, self._diverged,
+            STATE_VERSION, self.stored, self.step, self.archive.floor, self._hits, self._diverged,
             [number for number, _ in self._kept], self._semantic.dropped(),
         )  # fmt: skip
         self._states = [self._shelf.put_state(self.agent, msgspec.msgpack.encode(state), self._states)]
@@ -385,12 +385,13 @@ class Memory:
                 self._kept.append((number, meta))
             else:  # put away to make room by a process that ended without keeping its state
                 self._shelf.drop(SPILLED, self.agent, [number], meta.uses)
-        self.stored, self._step, self._hits, self._diverged = state.stored, state.step, state.hits, state.diverged
-        self._touched = self._step
-        archived = self.archive.last_id  # what was archived after the state was kept is in the archive alone
+        self.stored, self._hits, self._diverged = state.stored, state.hits, state.diverged
+        self.step = self._touched = state.step
+        # What was archived after the state was kept is in the archive alone, and comes again when it is lived through again.
+        self._known_up_to = archived = self.archive.last_id
         for number, _ in self._kept:
-            records = self._shelf.records(SPILLED, self.agent, number)
-            self._recent.restore(record for record in records if record.id > archived)
+            kept_records = self._shelf.records(SPILLED, self.agent, number)
+            self._recent.restore(record for record in kept_records if record.id > archived)
 
 
 def _step(record: Record) -> int:

@@ -84,7 +84,7 @@ def load(connection: sqlite3.Connection) -> Contents:
         contents.problems.append("a manifest or a dictionary is missing, surplus or changed")
     for values in _scan(connection, SELECT_ROWS, contents):
         row = Row(*values)
-        if not row.holds():
+        if not row.holds() or not isinstance(row.id, int):  # without an id it could not be found again
             contents.problems.append(f"block {row.kind}/{row.agent}/{row.number}: its entry is not what was written")
         elif contents.index.setdefault((row.kind, row.agent), {}).setdefault(row.number, row.entry) != row.entry:
             contents.problems.append(f"block {row.kind}/{row.agent}/{row.number} is there twice")
