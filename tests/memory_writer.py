@@ -24,8 +24,8 @@ def text_of(agent: int, step: int, place: int) -> str:
 
 
 def live(memories: list[Memory], step: int) -> None:
-    """One step of all: some records each, and what is due is condensed."""
-    for memory in memories:
+    """One step of all who have not lived it yet: some records each, and what is due is condensed."""
+    for memory in [each for each in memories if each.step < step]:
         memory.begin(step, LIMITS)
         memory.store(
             Record(
@@ -41,7 +41,7 @@ def main(file: str) -> None:
     store = Store.open(Path(file))
     pool = Pool(store, scratch=lambda: Path(file).parent / "scratch")
     memories = [Memory(agent, LIMITS, pool) for agent in range(AGENTS)]
-    step = max(memory.step for memory in memories)
+    step = min(memory.step for memory in memories)  # each goes on after its own last kept step
     while True:
         step += 1
         live(memories, step)

@@ -84,6 +84,8 @@ class Archive:
             self._open_from = min(self._open_from, record.first_step)
             self._open_best = max(self._open_best, policy.importance(record.kind))
             self.records += 1
+            if len(self._open) > 1 and record.id < self._open[-2].id:  # only after a crash: see Memory's reopening
+                self._open.sort(key=_id)
             if len(self._open) >= SEGMENT_RECORDS or self._open_chars >= MAX_SEGMENT_CHARS:
                 self.seal()
         if len(self._open) >= _DUE_RECORDS and self._shelf.has_turn():
@@ -247,3 +249,7 @@ def _within(records: Sequence[Record], start: int, end: int) -> Iterator[Record]
 
 def _step(record: Record) -> int:
     return record.step
+
+
+def _id(record: Record) -> int:
+    return record.id

@@ -388,10 +388,11 @@ class Memory:
         self.stored, self._hits, self._diverged = state.stored, state.hits, state.diverged
         self.step = self._touched = state.step
         # What was archived after the state was kept is in the archive alone, and comes again when it is lived through again.
-        self._known_up_to = archived = self.archive.last_id
-        for number, _ in self._kept:
+        self._known_up_to = self.archive.last_id
+        for number, meta in self._kept:
+            archived = {record.id for record in self.archive.between(meta.first_step, meta.last_step)}
             kept_records = self._shelf.records(SPILLED, self.agent, number)
-            self._recent.restore(record for record in kept_records if record.id > archived)
+            self._recent.restore(record for record in kept_records if record.id not in archived)
 
 
 def _step(record: Record) -> int:
