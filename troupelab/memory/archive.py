@@ -77,19 +77,36 @@ class Archive:
 
     def add(self, records: Sequence[Record]) -> None:
         """Archive records, in the order of their ids."""
-        for record in records:
-            self._open.append(record)
-            self._open_chars += len(record.text)
-            self.open_bytes += record.size_bytes
-            self._open_from = min(self._open_from, record.first_step)
-            self._open_best = max(self._open_best, policy.importance(record.kind))
-            self.records += 1
-            if len(self._open) > 1 and record.id < self._open[-2].id:  # only after a crash: see Memory's reopening
+        rest = list(records)
+        while rest:
+            part = self._fitting(rest)
+            del rest[: len(part)]
+            out_of_order = (
+                bool(self._open) and part[0].id < self._open[-1].id
+            )  # only after a crash: see Memory's reopening
+            self._open += part
+            if out_of_order:
                 self._open.sort(key=_id)
+            self._open_chars += sum([len(record.text) for record in part])
+            self.open_bytes += sum([record.size_bytes for record in part])
+            again = [record.first_step for record in part if record.first_id]
+            self._open_from = min(self._open_from, part[0].step, *again)
+            self._open_best = max(self._open_best, *map(policy.importance, {record.kind for record in part}))
+            self.records += len(part)
             if len(self._open) >= SEGMENT_RECORDS or self._open_chars >= MAX_SEGMENT_CHARS:
                 self.seal()
         if len(self._open) >= _DUE_RECORDS and self._shelf.has_turn():
             self.seal()
+
+    def _fitting(self, records: Sequence[Record]) -> list[Record]:
+        """As many of some records as go into the open segment, at least one."""
+        part = list(records[: SEGMENT_RECORDS - len(self._open)])
+        chars = self._open_chars
+        for count, record in enumerate(part, 1):
+            chars += len(record.text)
+            if chars >= MAX_SEGMENT_CHARS:
+                return part[:count]
+        return part
 
     def seal(self) -> int:
         """Put the open segment away; returns the bytes that it took."""

@@ -6,6 +6,7 @@ whoever needs one of them brings all back. Owned by one memory, on the engine's 
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
@@ -144,10 +145,12 @@ class Recent:
     def take_oldest(self, max_records: float, max_bytes: float) -> Taken:
         """Remove the oldest until at most so many records and bytes are left; returns what was removed, oldest first."""
         self._bring_back()
-        taken, left = 0, self.bytes
-        while taken < len(self._here) and (len(self._here) - taken > max_records or left > max_bytes):
-            left -= self._here[taken].size_bytes
-            taken += 1
+        taken, left = math.ceil(max(0.0, len(self._here) - max_records)), self.bytes
+        if left > max_bytes:
+            left -= sum([record.size_bytes for record in self._here[:taken]])
+            while taken < len(self._here) and left > max_bytes:
+                left -= self._here[taken].size_bytes
+                taken += 1
         return self._take(taken)
 
     def take_before(self, step: int) -> Taken:

@@ -49,6 +49,7 @@ _ACTS_BETWEEN_SEALS = 8
 EVERYBODY = -1
 """Whose blocks the shared texts are."""
 
+_STORED_BYTES = 300  # the store's own entry of a block, its checksum in it
 _OBJECT_BYTES = 200  # a block's own book-keeping in the cache or while it waits: key, tuple, entry
 _Key: TypeAlias = tuple[str, int, int]
 
@@ -95,7 +96,7 @@ class Shelf:
         self._cache: OrderedDict[_Key, tuple[object, int]] = OrderedDict()
         self._index: dict[tuple[str, int], list[Block]] | None = None
         self.cache_max_bytes = 8_000_000
-        self._acts = self._sealed_at = 0
+        self._acts = self._sealed_at = self._blocks = 0
         self.cache_bytes = 0
         self.waiting_bytes = 0
         self.opened = 0
@@ -116,8 +117,8 @@ class Shelf:
 
     @property
     def ram_bytes(self) -> int:
-        """What the shelf takes in RAM: the cache, what waits to be written, and the book-keeping of shared texts."""
-        return self.cache_bytes + self.waiting_bytes + self.common.ram_bytes
+        """What the shelf takes in RAM: the cache, what waits to be written, the book-keeping of shared texts and of the store."""
+        return self.cache_bytes + self.waiting_bytes + self.common.ram_bytes + self._blocks * _STORED_BYTES
 
     @property
     def problem(self) -> StoreError | None:
@@ -161,7 +162,7 @@ class Shelf:
         with self.store.transaction() as transaction:
             any_shared, new = self.common.shared(texts)
             if new:
-                number = transaction.put(TEXTS, EVERYBODY, b"", encode_texts(new))
+                number = self._put(transaction, TEXTS, EVERYBODY, b"", partial(encode_texts, new), sum(map(len, new)))
                 self.common.placed(new, number)
             places: list[Place | None] = [None] * len(texts)
             if any_shared:
@@ -194,10 +195,10 @@ class Shelf:
             transaction.drop(STATE, agent, older)
         return number
 
-    @staticmethod
     def _put(
-        transaction: Transaction, kind: str, agent: int, meta: bytes, payload: Callable[[], bytes], size: int
+        self, transaction: Transaction, kind: str, agent: int, meta: bytes, payload: Callable[[], bytes], size: int
     ) -> int:
+        self._blocks += 1
         return transaction.put(kind, agent, meta, payload, size_hint_bytes=size)
 
     def _wait(
@@ -240,8 +241,10 @@ class Shelf:
         with self.store.transaction() as transaction:
             numbers = list(numbers)
             transaction.drop(kind, agent, numbers)
+            self._blocks -= len(numbers)
             if dead := self.common.take_dead():
                 transaction.drop(TEXTS, EVERYBODY, dead)
+                self._blocks -= len(dead)
                 for number in dead:
                     self._forget((TEXTS, EVERYBODY, number))
         for number in numbers:
@@ -323,7 +326,9 @@ class Shelf:
                     self._index.setdefault((each, block.agent), []).append(block)
                     if each in (RECORDS, SPILLED):
                         self.common.refer(_read_meta(block.meta).uses)
-            unused = [block.number for block in self.store.blocks(TEXTS) if not self.common.references(block.number)]
+            texts = self.store.blocks(TEXTS)
+            self._blocks = len(texts) + sum(map(len, self._index.values()))
+            unused = [block.number for block in texts if not self.common.references(block.number)]
             if unused:
                 self.drop(TEXTS, EVERYBODY, unused)
         return self._index.get((kind, agent), [])
