@@ -462,7 +462,8 @@ def test_the_summary_adds_up():
     assert (summary["acts"], summary["calls"], summary["steps"], summary["agents"]) == (80, 80, 10, 8)
     assert summary["consolidations"] == len(run.frames.consolidations) > 0
     sizes = run.frames.memory.groupby("agent", observed=True).last()
-    assert 0 < summary["memory_bytes"] < sizes["total_bytes"].sum()  # what several share counts once
+    total = sizes["total_bytes"].sum()  # what several share counts once for all, and allocators hold a third on top
+    assert 0.8 * total < summary["memory_bytes"] < 1.3 * total
     condensed = run.frames.consolidations["records_in"].sum()
     assert summary["records"] == sizes["recent_records"].sum() + condensed + summary["merged"]
     assert 0 < summary["efficiency"] <= 1.05
