@@ -63,8 +63,7 @@ class Memory:
         self._shelf = self._pool.shelf
         self.step = 0
         """The step that was begun last."""
-        dims = 0 if self._pool.embedder is None else self._pool.embedder.dims
-        self._recent = Recent(agent, self._shelf, dims, self._vectors)
+        self._recent = Recent(agent, self._shelf, self._pool.dims, self._vectors)
         self._semantic = Semantic(agent, self._pool.embedder, self._shelf)
         self.archive = Archive(agent, self._shelf) if self._shelf.durable else None
         self._finder = Finder(self._semantic, self.archive, self._pool.embedder)
@@ -80,6 +79,7 @@ class Memory:
         self.stored = 0
         """How many records were ever stored, merged ones too."""
         self._reopen()
+        self._keep_caps()
         self._pool.join(self)
         self._pool.begin(0, limits)
         self._charge()
@@ -97,13 +97,16 @@ class Memory:
         self._pool.begin(step, limits)
         if limits is not self._limits:
             self._obey(limits)
-            if self._is_over():
-                self._queue("limit lowered", self._recent.take_oldest(*policy.low_water(limits)))
-            self._drop_notes()
+            self._keep_caps()
             self._charge()
         if self._max_age_steps < step:
             self._grow_old(math.ceil(step - self._max_age_steps))
             self._charge()
+
+    def _keep_caps(self) -> None:
+        if self._is_over():
+            self._queue("limit lowered", self._recent.take_oldest(*policy.low_water(self._limits)))
+        self._drop_notes()
 
     def _obey(self, limits: Limits) -> None:
         self._limits = limits
@@ -325,13 +328,11 @@ class Memory:
     def movable(self) -> dict[str, int]:
         """The bytes that could leave RAM, by what they are."""
         texts, vectors = self._semantic.movable_bytes
-        records = self._recent.spillable_bytes
-        open_bytes = 0 if self.archive is None else self.archive.open_bytes
         return {
             "note texts": texts,
             "note vectors": vectors,
-            "open segment": open_bytes,
-            "recent records": records,
+            "open segment": 0 if self.archive is None else self.archive.open_bytes,
+            "recent records": self._recent.spillable_bytes,
             "dedup ring": self._recent.ring_bytes // 8 if self._shelf.durable else 0,  # dear to make anew
         }
 

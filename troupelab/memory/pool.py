@@ -109,6 +109,11 @@ class Pool:
         return int((self._charged + self.shelf.ram_bytes - self.shelf.common.saved_bytes + shared) * _HELD)
 
     @property
+    def dims(self) -> int:
+        """The length of the embedder's vectors; 0 without one."""
+        return 0 if self.embedder is None else self.embedder.dims
+
+    @property
     def problem(self) -> StoreError | None:
         """Why nothing can be written now; None when all is well."""
         return self.shelf.problem
