@@ -129,6 +129,7 @@ def test_a_full_archive_drops_the_oldest_segments_of_all(store):
     pool.shelf.reap()
     pool.begin(2_000, tl.Limits(archive_max_bytes=400_000))
     assert pool.disk_bytes <= 400_000
+    assert pool._charged == sum(memory.ram_bytes for memory in memories)
     dropped = [event for event in events if isinstance(event, Evicted) and event.dropped]
     assert {event.rule for event in dropped} == {"archive_max_bytes"}
     left = [memory.between(0, 2_000) for memory in memories]

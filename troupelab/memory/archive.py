@@ -81,12 +81,11 @@ class Archive:
         while rest:
             part = self._fitting(rest)
             del rest[: len(part)]
-            out_of_order = (
-                bool(self._open) and part[0].id < self._open[-1].id
-            )  # only after a crash: see Memory's reopening
-            self._open += part
-            if out_of_order:
-                self._open.sort(key=_id)
+            if self._open and part[0].id < self._open[-1].id:
+                # Only after a crash: see Memory's reopening.
+                self._open = sorted([*self._open, *part], key=_id)
+            else:
+                self._open += part
             self._open_chars += sum([len(record.text) for record in part])
             self.open_bytes += sum([record.size_bytes for record in part])
             again = [record.first_step for record in part if record.first_id]

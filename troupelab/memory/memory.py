@@ -82,7 +82,7 @@ class Memory:
         self._keep_caps()
         self._pool.join(self)
         self._pool.begin(0, limits)
-        self._charge()
+        self.charge()
 
     @property
     def notes(self) -> Sequence[Note]:
@@ -98,10 +98,10 @@ class Memory:
         if limits is not self._limits:
             self._obey(limits)
             self._keep_caps()
-            self._charge()
+            self.charge()
         if self._max_age_steps < step:
             self._grow_old(math.ceil(step - self._max_age_steps))
-            self._charge()
+            self.charge()
 
     def _keep_caps(self) -> None:
         if self._is_over():
@@ -140,7 +140,7 @@ class Memory:
                 self._tell_merged(record, merge)
             if self._is_over():
                 self._queue("high water", self._recent.take_oldest(*policy.low_water(self._limits)))
-        self._charge()
+        self.charge()
 
     def _tell_merged(self, record: Record, merge: Merge) -> None:
         twin, times, at_s = merge.twin, merge.twin.times + 1, self._pool.clock()
@@ -159,7 +159,7 @@ class Memory:
     def end_episode(self) -> None:
         """Condense what is over the low water, although the high water is not reached: a scene has ended."""
         self._queue("episode end", self._recent.take_oldest(*policy.low_water(self._limits)))
-        self._charge()
+        self.charge()
 
     def _is_over(self) -> bool:
         return len(self._recent) > self._most_records or self._recent.bytes > self._most_bytes
@@ -206,7 +206,7 @@ class Memory:
             )
         )  # fmt: skip
         self._drop_notes()
-        self._charge()
+        self.charge()
 
     def settle(self) -> None:
         """Run and admit every consolidation that is due, here and now."""
@@ -218,13 +218,13 @@ class Memory:
         if not self._diverged:
             self._semantic.learn(known)
             self._drop_notes()
-            self._charge()
+            self.charge()
 
     def remember(self, notes: Sequence[Note]) -> None:
         """Take in notes from elsewhere (of an interview, of another memory), with vectors of their own texts."""
         self._semantic.add(notes, vectors_of(notes, self._pool.embedder))
         self._drop_notes()
-        self._charge()
+        self.charge()
 
     def _drop_notes(self) -> None:
         cap = self._limits.semantic_max_notes
@@ -246,7 +246,7 @@ class Memory:
         away = self._recent.away_bytes
         found = self._recent.newest(n)
         if away:
-            self._charge()
+            self.charge()
         return found
 
     def last(self, kind: str) -> Record | None:
@@ -254,14 +254,14 @@ class Memory:
         away = self._recent.away_bytes
         found = next((record for record in self._recent.newest_first() if kind in (record.kind, record.role)), None)
         if away:
-            self._charge()
+            self.charge()
         return found
 
     def between(self, start: int, end: int) -> list[Record]:
         """The records that were heard or done from step `start` up to and with step `end`, oldest first, archived ones too."""
         found = [] if self.archive is None else list(self.archive.between(start, end))
         found.extend(each for each in (*self._waiting(), *self._recent) if was_between(each, start, end))
-        self._charge()
+        self.charge()
         return found
 
     def over(self, start: int, end: int) -> RangeSum:
@@ -282,7 +282,7 @@ class Memory:
         """
         records = [*self._waiting(), *self._recent] if "records" in tiers else []
         found = self._finder.relevant(text, k, self.step, records, notes="notes" in tiers, archive="archive" in tiers)
-        self._charge()
+        self.charge()
         return found
 
     def recall(self, texts: Sequence[str], k: int) -> list[Note]:
@@ -293,7 +293,7 @@ class Memory:
         self._hits = self._hits * 2.0 ** (-(self.step - self._touched) / policy.HALF_LIFE_STEPS) + 1
         self._touched = self.step
         found = self._finder.recall(texts, k, self.step)
-        self._charge()
+        self.charge()
         return found
 
     # ------------------------------------------------------------------ size, and leaving RAM
@@ -315,11 +315,11 @@ class Memory:
             len(self._semantic), self._semantic.content_bytes, self.ram_bytes,
         )  # fmt: skip
 
-    def _charge(self) -> None:
+    def charge(self) -> None:
+        """Tell the pool what the memory takes now."""
         now = self.ram_bytes
         more, self._charged = now - self._charged, now
-        if self._pool.charge(more):
-            self._charged = self.ram_bytes  # what the pool has moved away, it has counted
+        self._pool.charge(more)
 
     def warmth(self) -> float:
         """How dearly the memory is kept in RAM."""
@@ -372,7 +372,7 @@ class Memory:
         self._states = [self._shelf.put_state(self.agent, msgspec.msgpack.encode(state), self._states)]
         for number, meta in kept:
             self._shelf.drop(SPILLED, self.agent, [number], meta.uses)
-        self._charge()
+        self.charge()
 
     def _reopen(self) -> None:
         if self.archive is None:

@@ -57,6 +57,9 @@ class Member(Protocol):
     def move(self, what: str) -> tuple[int, int]:
         """Let something leave RAM; returns how many things, and the bytes freed."""
 
+    def charge(self) -> None:
+        """Tell the pool what it takes now."""
+
 
 class Pool:
     """What all memories share.
@@ -150,16 +153,13 @@ class Pool:
         self.charge(0)
         self._trim_archive()
 
-    def charge(self, more_bytes: int) -> bool:
-        """Count what a memory took or gave back, and keep the caps for all; tells whether anything was moved or dropped for that."""
+    def charge(self, more_bytes: int) -> None:
+        """Count what a memory took or gave back, and keep the caps for all."""
         self._charged += more_bytes
-        written = self.shelf.reap()
-        if written:
+        if self.shelf.reap():
             self._trim_archive()
-        if self._total is None or not self.shelf.durable or self.used_bytes <= self._total:
-            return written
-        self._make_room(self._total)
-        return True
+        if self._total is not None and self.shelf.durable and self.used_bytes > self._total:
+            self._make_room(self._total)
 
     # ------------------------------------------------------------------ RAM
 
@@ -219,7 +219,7 @@ class Pool:
         while used > self._archive:
             oldest = min(
                 (
-                    (step, member.agent, member.archive)
+                    (step, member.agent, member.archive, member)
                     for member in self._members
                     if member.archive is not None and (step := member.archive.oldest_step) is not None
                 ),
@@ -228,10 +228,10 @@ class Pool:
             )
             if oldest is None:
                 return
-            _, agent, archive = oldest
-            before, held = archive.disk_bytes, archive.ram_bytes
+            _, agent, archive, member = oldest
+            before = archive.disk_bytes
             dropped = archive.drop_oldest_segment()
-            self._charged += archive.ram_bytes - held
+            member.charge()
             used -= before - archive.disk_bytes
             self.emit(
                 Evicted(
