@@ -27,7 +27,8 @@ from troupelab.dashboard.readings import Readings, error_rows, transcript_rows
 from troupelab.dashboard.series import TimeBins, decimate, quantiles, spread_labels
 from troupelab.errors import InputError, LimitError, RunError
 from troupelab.events import CallDone, Consolidated, MemorySized
-from troupelab.limits import Limits, LiveLimits
+from troupelab.limits import Limits
+from troupelab.livelimits import LiveLimits
 
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -272,8 +273,8 @@ def test_calls_from_the_cache_or_failed_have_no_latency() -> None:
     """Only calls that the model answered count as its latency."""
     run = StandInRun(2)
     rest = (0, 0, "act", 5.0, 0.0, 1, 1, 0.0)
-    run.recorder.emit(CallDone(1.0, *rest, True, 1, ""))
-    run.recorder.emit(CallDone(1.0, *rest, False, 3, "ModelTimeoutError"))
+    run.recorder.emit(CallDone(1.0, *rest, True, 1, "", "cache", 0, math.nan))
+    run.recorder.emit(CallDone(1.0, *rest, False, 3, "ModelTimeoutError", "model", 0, math.nan))
     panels = Panels(run)
     panels.read()
     assert panels.latency.empty
@@ -416,6 +417,9 @@ def test_controls_are_built_from_the_limits_metadata() -> None:
     for name, field in Limits.fields().items():
         slider = controls.by_name[name].slider
         assert slider.description == field.label
+        if field.switch:
+            assert slider.value is field.default
+            continue
         assert slider.continuous_update is False
         if hasattr(slider, "options"):
             values = [value for _, value in slider.options]
@@ -493,7 +497,7 @@ def test_no_limit_is_a_notch_like_any_other(name: str) -> None:
         live.update(**{name: value})
         control.follow(lambda name: getattr(live, name))
         assert slider.options[slider.index][1] == (math.inf if value is None else value)
-    assert slider.label == ("never" if name == "dedup_similarity" else "no limit")
+    assert slider.label == ("never" if name.endswith("similarity") else "no limit")
 
 
 def test_readouts_carry_their_unit_and_tell_limits_apart() -> None:

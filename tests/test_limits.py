@@ -19,7 +19,8 @@ def test_every_limit_states_its_facts_and_refuses_what_is_outside_its_range(know
     assert known.unit
     assert len(known.why) > 10
     assert known.default is None or known.low <= known.default <= known.high
-    for bad in (known.low - 1, known.high + 1, math.nan, "3", True, *(() if known.optional else (None,))):
+    bad_kind = 1 if known.switch else True
+    for bad in (known.low - 1, known.high + 1, math.nan, "3", bad_kind, *(() if known.optional else (None,))):
         with pytest.raises(tl.LimitError, match=known.name):
             tl.Limits(**{known.name: bad})
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+import time
 
 import pytest
+from helpers import quick_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import troupelab as tl
 from troupelab.events import CallDone, Failed
-from troupelab.limits import LiveLimits
+from troupelab.livelimits import LiveLimits
 from troupelab.models.limiter import Limiter
 from troupelab.models.model import NOTES, NOW, PEOPLE, PERSONA, sections
 from troupelab.models.parse import parse_object
@@ -219,9 +222,11 @@ class Replies:
     def __init__(self, *outcomes):
         self.outcomes = list(outcomes)
         self.seeds = []
+        self.asked = []
 
     async def complete(self, request):
         self.seeds.append(request.seed)
+        self.asked.append(request)
         outcome = self.outcomes.pop(0)
         if isinstance(outcome, Exception):
             raise outcome
@@ -237,31 +242,34 @@ GOOD = '{"actions": [{"type": "DONE"}]}'
 def complete(model, **limits):
     """Send one request through a pipeline; returns the turn or the error, and the events."""
     events = []
-    pipeline = Pipeline(model, LiveLimits(tl.Limits(**limits)), emit=events.append, clock=lambda: 1.0)
+    pipeline = Pipeline(model, LiveLimits(tl.Limits(**limits)), emit=events.append, clock=time.monotonic)
     message = (tl.ChatMessage("user", "x"),)
 
     async def main():
-        return await pipeline.complete(
-            lambda attempt: tl.Request("act", 2, 3, 0, attempt, attempt, message), read_turn, EXPECTED, queue_s=0.5
-        )
+        try:
+            return await pipeline.complete(
+                lambda attempt: tl.Request("act", 2, 3, 0, attempt, attempt, message), read_turn, EXPECTED
+            )
+        finally:
+            await pipeline.drain()
 
     try:
-        return asyncio.run(main()).value, events
+        return asyncio.run(main()), events
     except tl.ModelError as error:
         return error, events
 
 
 def test_a_call_is_one_event_with_what_it_took():
-    """A call that goes well emits one row: who, what for, waiting, tokens, cost, one attempt, no error."""
+    """A call that goes well emits one row: who, what for, tokens, cost, one attempt, from the model, no error."""
     turn, (event,) = complete(Replies(GOOD))
     assert turn.actions[0].type == "DONE"
     assert isinstance(event, CallDone)
-    assert (event.agent, event.step, event.purpose, event.queue_s) == (2, 3, "act", 0.5)
+    assert (event.agent, event.step, event.purpose, event.source, event.cached) == (2, 3, "act", "model", False)
     assert (event.tokens_in, event.tokens_out, event.cost_usd, event.attempts, event.error) == (10, 5, 0.25, 1, "")
 
 
-def test_a_bad_reply_is_asked_for_again_with_another_seed():
-    """A reply that cannot be read costs an error event and another attempt, and all its tokens count."""
+def test_a_bad_reply_is_asked_for_again_with_another_seed_and_the_reason():
+    """A reply that cannot be read costs an error event and another attempt, which is told why; and all tokens count."""
     model = Replies("nonsense", GOOD)
     turn, (failure, call) = complete(model)
     assert turn.actions
@@ -270,6 +278,8 @@ def test_a_bad_reply_is_asked_for_again_with_another_seed():
     assert "asked again" in failure.message
     assert (call.attempts, call.tokens_in, call.error) == (2, 20, "")
     assert model.seeds == [0, 1]
+    assert "could not be used: the reply is not JSON" in model.asked[1].messages[-1].content
+    assert model.asked[1].messages[:-1] == model.asked[0].messages
 
 
 @pytest.mark.parametrize(
@@ -277,8 +287,8 @@ def test_a_bad_reply_is_asked_for_again_with_another_seed():
     [
         ("nonsense", "ReplyError"),
         (10.0, "ModelTimeoutError"),
-        (RuntimeError("boom"), "ModelError"),
-        (tl.ModelError("no"), "ModelError"),
+        (RuntimeError("boom"), "ModelServerError"),
+        (tl.ModelConnectionError("lost"), "ModelConnectionError"),
     ],
 )
 def test_a_call_that_keeps_failing_is_given_up_after_max_attempts(outcome, kind):
@@ -288,6 +298,51 @@ def test_a_call_that_keeps_failing_is_given_up_after_max_attempts(outcome, kind)
     assert [type(event).__name__ for event in events] == ["Failed"] * 3 + ["CallDone"]
     assert "given up after attempt 3" in events[2].message
     assert (events[3].attempts, events[3].error) == (3, kind)
+
+
+@pytest.mark.parametrize("error", [tl.ModelError("no"), tl.ModelRequestError("no"), tl.ModelSetupError("no")])
+def test_what_cannot_pass_is_asked_once(error):
+    """A refused request, a wrong key and a plain ModelError are not sent again."""
+    raised, events = complete(Replies(error))
+    assert raised is error
+    assert [type(event).__name__ for event in events] == ["Failed", "CallDone"]
+    assert events[1].attempts == 1
+
+
+def test_a_busy_endpoint_is_waited_for_beyond_max_attempts_but_not_beyond_the_deadline():
+    """429s do not use up the attempts; the deadline ends them."""
+    busy = tl.ModelBusyError("later", retry_after_s=0.01)
+    turn, events = complete(Replies(busy, busy, GOOD), max_attempts=1)
+    assert turn.actions
+    assert events[-1].attempts == 3
+    error, events = complete(Replies(*[tl.ModelBusyError("later", retry_after_s=5.0)] * 2), deadline_s=1.0)
+    assert type(error) is tl.ModelBusyError
+    assert events[-1].attempts == 1
+
+
+def test_a_synchronous_model_is_called_on_threads_as_many_at_once_as_the_limit_says():
+    """A model whose complete is a plain function answers beside the loop, max_concurrency at a time."""
+
+    class Plain:
+        name = "plain"
+
+        def __init__(self):
+            self.now = self.most = 0
+            self.lock = threading.Lock()
+
+        def complete(self, request):
+            with self.lock:
+                self.now += 1
+                self.most = max(self.most, self.now)
+            time.sleep(0.02)
+            with self.lock:
+                self.now -= 1
+            return tl.Reply(GOOD, 1, 1, 0.0, self.name)
+
+    model = Plain()
+    run = quick_run(model=model, steps=2, limits=tl.Limits(max_concurrency=3)).start().wait(30)
+    assert model.most == 3
+    assert run.summary()["acts_lost"] == 0
 
 
 # ---------------------------------------------------------------------- the scripted model

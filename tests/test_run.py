@@ -343,7 +343,7 @@ def test_a_failed_act_is_retried_then_skipped_and_told():
     acts = run.frames.acts
     skipped = acts[acts["error"] != ""]
     assert [(row.step, row.agent, row.error, row.actions) for row in skipped.itertuples()] == [
-        (1, run.agent_names[2], "ModelError", 0)
+        (1, run.agent_names[2], "ModelServerError", 0)
     ]
     third = run._stage.agents[2].memory
     assert [record.role for record in third.between(1, 1)] == ["stimulus"] * 7

@@ -61,7 +61,11 @@ def test_the_model_writes_notes_after_the_agent_s_own_last_prompt():
 
     model = Watched()
     run = (
-        quick_run(steps=14, model=model, consolidate="model", limits=tl.Limits(recent_max_records=30)).start().wait(60)
+        quick_run(
+            steps=14, model=model, consolidate="model", limits=tl.Limits(recent_max_records=30, batch_window_ms=0)
+        )
+        .start()
+        .wait(60)
     )
     written = [request for request in model.asked if request.purpose == "consolidate"]
     done = run.frames.consolidations
@@ -82,7 +86,7 @@ def test_a_model_that_cannot_write_notes_has_them_extracted():
             reply = await super().complete(request)
             return reply if request.purpose == "act" else tl.Reply('{"notes": []}', 1, 1, 0.0, "silent")
 
-    limits = tl.Limits(recent_max_records=30, max_attempts=2)
+    limits = tl.Limits(recent_max_records=30, max_attempts=2, batch_window_ms=0)
     run = quick_run(steps=12, model=Silent(7, latency_s=0.0), consolidate="model", limits=limits).start().wait(60)
     plain = quick_run(steps=12, limits=limits).start().wait(60)
     errors = run.frames.errors

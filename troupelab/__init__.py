@@ -26,8 +26,14 @@ if TYPE_CHECKING:
         InputError,
         LimitError,
         MissingPackageError,
+        ModelBusyError,
+        ModelConnectionError,
         ModelError,
+        ModelRequestError,
+        ModelServerError,
+        ModelSetupError,
         ModelTimeoutError,
+        ModelUnavailableError,
         PersonaError,
         ReplyError,
         RunError,
@@ -39,7 +45,8 @@ if TYPE_CHECKING:
         TroupeLabError,
         WorldError,
     )
-    from troupelab.limits import Limits, LiveLimits
+    from troupelab.limits import Limits
+    from troupelab.livelimits import LiveLimits
     from troupelab.memory.memory import Memory
     from troupelab.memory.pool import Pool
     from troupelab.models import ChatMessage, Model, Reply, Request, ScriptedModel
@@ -55,11 +62,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "troupelab.dashboard": ("Dashboard", "Lab", "report"),
     "troupelab.errors": (
-        "InputError", "LimitError", "MissingPackageError", "ModelError", "ModelTimeoutError", "PersonaError", "ReplyError",
-        "RunError", "StoreCorruptError", "StoreError", "StoreFullError", "StoreLockedError", "StoreVersionError",
+        "InputError", "LimitError", "MissingPackageError", "ModelBusyError", "ModelConnectionError", "ModelError",
+        "ModelRequestError", "ModelServerError", "ModelSetupError", "ModelTimeoutError", "ModelUnavailableError", "PersonaError",
+        "ReplyError", "RunError", "StoreCorruptError", "StoreError", "StoreFullError", "StoreLockedError", "StoreVersionError",
         "TroupeLabError", "WorldError",
     ),
-    "troupelab.limits": ("Limits", "LiveLimits"),
+    "troupelab.limits": ("Limits",),
+    "troupelab.livelimits": ("LiveLimits",),
     "troupelab.memory.memory": ("Memory",),
     "troupelab.memory.pool": ("Pool",),
     "troupelab.models": ("ChatMessage", "Model", "Reply", "Request", "ScriptedModel"),
@@ -86,8 +95,14 @@ __all__ = [
     "Memory",
     "MissingPackageError",
     "Model",
+    "ModelBusyError",
+    "ModelConnectionError",
     "ModelError",
+    "ModelRequestError",
+    "ModelServerError",
+    "ModelSetupError",
     "ModelTimeoutError",
+    "ModelUnavailableError",
     "Persona",
     "PersonaError",
     "Pool",

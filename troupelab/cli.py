@@ -1,4 +1,4 @@
-"""The command line: `troupelab lab | run | bench | doctor`.
+"""The command line: `troupelab lab | run | bench | rehearse | doctor`.
 
 Main thread only. Errors of ours end it with one sentence and exit code 2; a failed run or check with 1.
 """
@@ -25,15 +25,17 @@ from troupelab.errors import LimitError, MissingPackageError, TroupeLabError
 
 if TYPE_CHECKING:
     from troupelab.limits import Limits, Number
+    from troupelab.models.model import Model
     from troupelab.run import Run
 
 __all__ = ["main"]
 
 _QUICKSTART = "01_quickstart.ipynb"
 _FIRST_PORT = 8888
-_BENCHMARKS = ("engine", "memory", "retrieval")
+_REHEARSE = "rehearse"
+_BENCHMARKS = ("engine", "memory", "retrieval", "client", "cache", "parse", "semantic", "stages")
 _TABLE = (
-    "state", "agents", "steps", "acts", "calls", "records", "merged", "archived", "consolidations", "notes", "errors", "latency_p50_s",
+    "state", "agents", "steps", "acts", "acts_lost", "calls", "requests", "cached", "tokens_in", "tokens_out", "cost_usd", "records", "merged", "archived", "consolidations", "notes", "errors", "latency_p50_s",
     "latency_p95_s", "wall_s", "efficiency", "peak_rss_mb", "transcript_sha256",
 )  # fmt: skip
 
@@ -44,7 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: what follows `troupelab`; None for the process's own.
     """
-    parsed = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] == [_REHEARSE]:
+        # Its many options are its own, and reading them takes a web server's modules, which nothing else here needs.
+        from troupelab.models.rehearsal.command import run
+
+        return run(given[1:], prog=f"troupelab {_REHEARSE}")
+    parsed = _parser().parse_args(given)
     try:
         code: int = parsed.command(parsed)
     except TroupeLabError as error:
@@ -72,8 +80,16 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--agents", type=int, help="how many agents, where the world draws them")
     run.add_argument("--steps", type=int, help="how many steps (default: what the world suggests)")
     run.add_argument("--seed", type=int, default=0, help="of every draw")
-    run.add_argument("--latency-s", type=float, default=0.3, help="median time of a model call")
+    run.add_argument(
+        "--model",
+        default="scripted",
+        help="scripted (no key, no network), local (SmolLM2, or the GGUF file in --gguf), or an endpoint's name for a model",
+    )
+    run.add_argument("--base-url", help="the endpoint (default: OPENAI_BASE_URL, or OpenAI's own)")
+    run.add_argument("--gguf", type=Path, help="a model file for --model local")
+    run.add_argument("--latency-s", type=float, default=0.3, help="the scripted model's median time of a call")
     run.add_argument("--latency-sigma", type=float, default=0.5, help="spread of that time")
+    run.add_argument("--cache", type=Path, help="keep replies in this file, and use those that are in it")
     run.add_argument("--limits", type=Path, help="a TOML file of limits")
     run.add_argument("--max-concurrency", type=int, help="calls in flight")
     run.add_argument(
@@ -83,6 +99,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--json", action="store_true", help="print the summary as JSON")
     run.add_argument("--html", type=Path, metavar="FILE", help="write a report page")
     run.set_defaults(command=_run)
+
+    commands.add_parser(
+        _REHEARSE, help="serve the scripted model over HTTP, with the latency and the faults of real endpoints"
+    )
 
     bench = commands.add_parser("bench", help="measure what it costs")
     bench.add_argument("name", choices=_BENCHMARKS)
@@ -99,15 +119,21 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    from troupelab.models.scripted import ScriptedModel
     from troupelab.people.world import World
     from troupelab.run import Run
 
     if parsed.latency_s < 0 or parsed.latency_sigma < 0:
         raise LimitError("--latency-s and --latency-sigma must not be negative")
     world = World.load(parsed.world, agents=parsed.agents, seed=parsed.seed)
-    model = ScriptedModel(parsed.seed, latency_s=parsed.latency_s, latency_sigma=parsed.latency_sigma)
-    run = Run(world, model, limits=_limits(parsed), steps=parsed.steps, seed=parsed.seed, folder=parsed.folder)
+    run = Run(
+        world,
+        _model(parsed),
+        limits=_limits(parsed),
+        steps=parsed.steps,
+        seed=parsed.seed,
+        folder=parsed.folder,
+        cache=parsed.cache,
+    )
     interrupted = _play(run)
     summary = run.summary()
     if parsed.json:
@@ -119,6 +145,20 @@ def _run(parsed: argparse.Namespace) -> int:
 
         print(f"report: {report(run, parsed.html)}", file=sys.stderr)
     return 130 if interrupted else 0
+
+
+def _model(parsed: argparse.Namespace) -> Model:
+    if parsed.model == "scripted":
+        from troupelab.models.scripted import ScriptedModel
+
+        return ScriptedModel(parsed.seed, latency_s=parsed.latency_s, latency_sigma=parsed.latency_sigma)
+    if parsed.model == "local":
+        from troupelab.models.local import LocalModel
+
+        return LocalModel(parsed.gguf)
+    from troupelab.models.chat import ChatModel
+
+    return ChatModel(parsed.model, base_url=parsed.base_url)
 
 
 def _play(run: Run) -> bool:

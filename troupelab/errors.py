@@ -7,8 +7,14 @@ TroupeLabError
 │   ├── PersonaError      ... in a persona file
 │   └── WorldError        ... in a world file
 ├── ModelError            a model call that brought no usable reply
-│   ├── ReplyError        the reply came, but cannot be read as actions
-│   └── ModelTimeoutError no reply within `timeout_s`
+│   ├── ReplyError        the reply came, but cannot be read as what was asked for
+│   ├── ModelSetupError   no call can succeed as things are: a wrong key, address or model name
+│   ├── ModelRequestError the endpoint does not take this very request
+│   └── ModelUnavailableError  this may pass: the request is sent again
+│       ├── ModelBusyError        ... too many requests for now (408, 409, 429)
+│       ├── ModelServerError      ... the endpoint failed (5xx)
+│       ├── ModelConnectionError  ... the connection was lost, or none came about
+│       └── ModelTimeoutError     ... no reply within `timeout_s`
 ├── RunError              a run asked for something that its state does not allow
 ├── StoreError            the file of a run cannot be opened, read or written
 │   ├── StoreLockedError  ... another store has it open
@@ -27,8 +33,14 @@ __all__ = [
     "InputError",
     "LimitError",
     "MissingPackageError",
+    "ModelBusyError",
+    "ModelConnectionError",
     "ModelError",
+    "ModelRequestError",
+    "ModelServerError",
+    "ModelSetupError",
     "ModelTimeoutError",
+    "ModelUnavailableError",
     "PersonaError",
     "ReplyError",
     "RunError",
@@ -80,15 +92,43 @@ class ModelError(TroupeLabError):
 
 
 class ReplyError(ModelError):
-    """A reply came but cannot be read as actions; `excerpt` holds its first characters."""
+    """A reply came but cannot be read as what was asked for; `reason` says why, `excerpt` shows the offending place."""
 
     def __init__(self, reason: str, excerpt: str = "") -> None:
         self.reason = reason
         self.excerpt = excerpt[:200]
-        super().__init__(f"{reason}; the reply begins {self.excerpt!r}" if excerpt else reason)
+        super().__init__(f"{reason}, near {self.excerpt!r}" if excerpt else reason)
 
 
-class ModelTimeoutError(ModelError):
+class ModelSetupError(ModelError):
+    """No call can succeed as things are: a wrong key, a wrong address, a model that does not exist, an account without credit."""
+
+
+class ModelRequestError(ModelError):
+    """The endpoint does not take this very request (too long, or refused for its content); sending it again would not help."""
+
+
+class ModelUnavailableError(ModelError):
+    """No reply came for a reason that may pass; `retry_after_s` is how long the endpoint asked to wait, or None."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
+
+
+class ModelBusyError(ModelUnavailableError):
+    """The endpoint has too many requests for now (408, 409 or 429)."""
+
+
+class ModelServerError(ModelUnavailableError):
+    """The endpoint failed (5xx)."""
+
+
+class ModelConnectionError(ModelUnavailableError):
+    """The connection was lost, or none came about."""
+
+
+class ModelTimeoutError(ModelUnavailableError):
     """No reply came within `timeout_s`."""
 
 

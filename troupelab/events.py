@@ -19,6 +19,8 @@ __all__ = [
     "FAMILIES",
     "ActDone",
     "ActionTaken",
+    "Alerted",
+    "CacheUsed",
     "CallDone",
     "Consolidated",
     "Deduped",
@@ -73,7 +75,13 @@ class ActionTaken(Event, frozen=True, gc=False):
 
 
 class CallDone(Event, frozen=True, gc=False):
-    """One request to the model was answered or given up; `queue_s` is the wait for a free slot before it."""
+    """One question was answered or given up; `queue_s` is the wait for a free slot in it, `attempts` the requests sent to the model.
+
+    `source` says where the answer came from: `model`, `cache` (the same request was answered before), `flight` (the same request
+    was under way), `semantic` (a like one was answered before) or `pack` (several went out as one). Only the first and the
+    last send requests; tokens and cost are what this question took. `tokens_cached` is the part of `tokens_in` that the provider
+    had cached, `first_token_s` NaN where the reply was not streamed.
+    """
 
     family: ClassVar[str] = "calls"
     otel: ClassVar[dict[str, str]] = {
@@ -94,6 +102,38 @@ class CallDone(Event, frozen=True, gc=False):
     cached: bool
     attempts: int
     error: str
+    source: str
+    tokens_cached: int
+    first_token_s: float
+
+
+class CacheUsed(Event, frozen=True, gc=False):
+    """A kept or shared answer took a call's place, or was checked.
+
+    `kind` is `exact`, `flight`, `semantic`, or `shadow`: the check of a semantic hit, whose question was put to the model all the
+    same; `false_hit` tells that the kept answer was another than the model's. The tokens and seconds are what the kept
+    answer had taken.
+    """
+
+    family: ClassVar[str] = "cache"
+
+    step: int
+    agent: int
+    kind: str
+    similarity: float
+    tokens_saved: int
+    seconds_saved: float
+    false_hit: bool
+
+
+class Alerted(Event, frozen=True, gc=False):
+    """Something needs the user's eye: a guardrail that paused the run, a model that cannot be reached, a price that is not known."""
+
+    family: ClassVar[str] = "alerts"
+
+    step: int
+    kind: str
+    message: str
 
 
 class MemorySized(Event, frozen=True, gc=False):

@@ -1,28 +1,22 @@
-"""The numbers that a user may change while a run runs: `Limits`, and `LiveLimits` that holds them and logs each change.
+"""The numbers that a user may change while a run runs: `Limits`, immutable; `troupelab.livelimits` has those in force.
 
 Every field carries its unit in its name, and metadata (label, group, range, why this default) from which the dashboard
-builds its controls. `None` means no limit, where a field allows it.
-
-A change takes effect in one of two ways. Memory limits take effect for every agent at one step, the first that nobody has started,
-so that a transcript does not depend on who was how far; the model's and the pace's take effect at once. `Limits` is
-immutable. `LiveLimits` may be read and updated from any thread.
+builds its controls. `None` means no limit, where a field allows it; a field that is on or off is a switch, and takes True and False. Any thread.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import threading
-import time
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, cast
 
 from troupelab.errors import InputError, LimitError
 
-__all__ = ["LimitChange", "LimitField", "Limits", "LiveLimits", "Number"]
+__all__ = ["LimitField", "Limits", "Number"]
 
 Number: TypeAlias = int | float | None
 """A limit's value; None where there is no limit."""
@@ -43,6 +37,7 @@ class LimitField(NamedTuple):
     log_scale: bool
     at_once: bool
     per_agent: bool
+    switch: bool
     why: str
 
 
@@ -132,13 +127,42 @@ class Limits:
         20, "calls in flight", "calls", 1, 5_000,
         "what most hosted endpoints take from one key without refusing", group="model", log_scale=True,
     )  # fmt: skip
+    adaptive_concurrency: bool = _limit(
+        False, "find the pace that is not refused", "on or off", 0, 1,
+        "off: the first steps are as fast as max_concurrency allows; on, it starts at 20 and backs off at each 429", group="model",
+    )  # fmt: skip
+    requests_per_minute: int | None = _limit(
+        None, "requests a minute", "requests/min", 1, 10_000_000,
+        "none: a 429 is waited out; set it to what your key allows, and there are none", group="model", optional=True, log_scale=True,
+    )  # fmt: skip
+    tokens_per_minute: int | None = _limit(
+        None, "tokens a minute", "tokens/min", 1_000, 10_000_000_000,
+        "none, as for requests_per_minute", group="model", optional=True, log_scale=True,
+    )  # fmt: skip
+    batch_window_ms: int = _limit(
+        10, "gather for", "ms", 0, 10_000,
+        "a hundredth of a usual call: what is asked for at the same time goes out together, where it can", group="model",
+    )  # fmt: skip
+    batch_max_size: int = _limit(
+        16, "gather at most", "requests", 1, 2_048,
+        "as many short answers as fit into one reply of a usual length", group="model", log_scale=True,
+    )  # fmt: skip
     timeout_s: float | None = _limit(
-        60.0, "time-out", "s", 0.05, 3_600,
+        60.0, "time-out of an attempt", "s", 0.05, 3_600,
         "several times a slow reply of a hosted model", group="model", optional=True, log_scale=True,
     )  # fmt: skip
+    deadline_s: float | None = _limit(
+        300.0, "time-out of a call", "s", 0.05, 86_400,
+        "all attempts of a call and the waits between them: a busy endpoint is waited for, but not for an hour",
+        group="model", optional=True, log_scale=True,
+    )  # fmt: skip
     max_attempts: int = _limit(
-        3, "attempts a call", "attempts", 1, 20,
-        "one bad reply or lost call is common, three in a row are a fault to be shown", group="model",
+        5, "attempts a call", "attempts", 1, 20,
+        "with one attempt of six going wrong, fewer than one call in 8,000 is lost; five in a row are a fault to be shown", group="model",
+    )  # fmt: skip
+    max_hedged_fraction: float = _limit(
+        0.0, "ask twice when slow", "share of calls", 0.0, 0.05,
+        "none: a second request for what is slower than nineteen of twenty calls costs tokens", group="model",
     )  # fmt: skip
     response_max_bytes: int = _limit(
         65_536, "reply size", "bytes", 256, 10_000_000,
@@ -147,6 +171,37 @@ class Limits:
     response_max_depth: int = _limit(
         16, "reply depth", "levels", 2, 200,
         "an act's JSON is four levels deep", group="model",
+    )  # fmt: skip
+
+    cache_max_bytes: int = _limit(
+        500_000_000, "cache on disk", "bytes", 100_000, 1_000_000_000_000,
+        "some hundred thousand replies; those that were not asked for longest go first", group="cache", log_scale=True,
+    )  # fmt: skip
+    cache_max_age_s: float | None = _limit(
+        None, "cached for", "s", 1, 100_000_000,
+        "none: a reply to the same request is as good as it was", group="cache", optional=True, log_scale=True,
+    )  # fmt: skip
+    cache_similarity: float | None = _limit(
+        None, "answer the like alike from", "cosine", 0.8, 1.0,
+        "none: only the same request gets a kept reply; what merely sounds alike may ask something else",
+        group="cache", optional=True,
+    )  # fmt: skip
+
+    max_tokens: int | None = _limit(
+        None, "tokens in all", "tokens", 1, 1_000_000_000_000,
+        "none: what a run may take depends on what it is for", group="guardrails", optional=True, log_scale=True,
+    )  # fmt: skip
+    max_cost_usd: float | None = _limit(
+        None, "cost in all", "USD", 0.0001, 1_000_000,
+        "none; set it before you use a key that costs", group="guardrails", optional=True, log_scale=True,
+    )  # fmt: skip
+    max_wall_s: float | None = _limit(
+        None, "time in all", "s", 0.1, 10_000_000,
+        "none; pauses do not count", group="guardrails", optional=True, log_scale=True,
+    )  # fmt: skip
+    max_rss_bytes: int | None = _limit(
+        None, "the process's memory", "bytes", 100_000_000, 10_000_000_000_000,
+        "none: the caps on memories hold what a run can do about it", group="guardrails", optional=True, log_scale=True,
     )  # fmt: skip
 
     step_delay_ms: int = _limit(
@@ -195,10 +250,7 @@ class Limits:
 
     def to_toml(self, path: str | Path) -> None:
         """Write the limits as TOML, one a line; no limit is written `"none"`, which TOML has no word for."""
-        lines = [
-            f"{name} = {value if value is not None else chr(34) + 'none' + chr(34)}"
-            for name, value in self.as_dict().items()
-        ]
+        lines = [f"{name} = {_toml(value)}" for name, value in self.as_dict().items()]
         Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     @classmethod
@@ -225,9 +277,10 @@ def _field_of(raw: dataclasses.Field[Any]) -> LimitField:
     return LimitField(
         name=raw.name,
         default=cast(Number, raw.default),
-        whole="int" in str(raw.type),
+        whole=str(raw.type).startswith(("int", "bool")),
         at_once=facts["group"] not in _FROM_A_STEP,
         per_agent=facts["group"] == "memory",
+        switch=str(raw.type) == "bool",
         **facts,
     )
 
@@ -237,6 +290,10 @@ FIELDS: dict[str, LimitField] = {raw.name: _field_of(raw) for raw in dataclasses
 
 def _check(known: LimitField, value: object) -> None:
     if value is None and known.optional:
+        return
+    if known.switch:
+        if not isinstance(value, bool):
+            raise LimitError(f"{known.name} must be True or False, not {value!r}")
         return
     kinds: tuple[type, ...] = (int,) if known.whole else (int, float)
     fits = isinstance(value, kinds) and not isinstance(value, bool)
@@ -248,152 +305,8 @@ def _check(known: LimitField, value: object) -> None:
         )
 
 
-class LimitChange(NamedTuple):
-    """One accepted request to change limits, as it stands in the log."""
-
-    requested_at: float
-    old: Mapping[str, Number]
-    new: Mapping[str, Number]
-    agents: tuple[str, ...] | None
-    note: str
-    by: str
-
-
-class _Version(NamedTuple):
-    from_step: int
-    base: Limits
-    overrides: Mapping[str, Mapping[str, Number]]
-
-
-class LiveLimits:
-    """The limits in force, and the log of how they came to be so.
-
-    Reading an attribute gives the value that was last accepted: `run.limits.recent_max_records`. Any thread may read and update.
-
-    >>> live = LiveLimits(Limits())
-    >>> live.update(recent_max_records=50, note="smaller window").new
-    {'recent_max_records': 50}
-    >>> live.recent_max_records, len(live.log)
-    (50, 1)
-    """
-
-    def __init__(self, limits: Limits | None = None, *, agents: Iterable[str] = ()) -> None:
-        self._lock = threading.Lock()
-        self._agents = frozenset(agents)
-        self._versions: tuple[_Version, ...] = (_Version(0, limits or Limits(), {}),)
-        self._current = self._versions[0]
-        self._log: tuple[LimitChange, ...] = ()
-        self._listener: Callable[[LimitChange], None] | None = None
-        self._views: dict[str, tuple[_Version, Limits]] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        if name in FIELDS:
-            return getattr(self._current.base, name)
-        raise AttributeError(f"there is no limit {name!r}; the limits are {', '.join(FIELDS)}")
-
-    def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *FIELDS]
-
-    def __repr__(self) -> str:
-        changed = ", ".join(f"{name}={value}" for name, value in self._current.base.changed().items())
-        return f"<LiveLimits {changed or 'all defaults'}; {len(self._log)} changes>"
-
-    @property
-    def current(self) -> Limits:
-        """The limits that were last accepted, for agents without overrides of their own."""
-        return self._current.base
-
-    @property
-    def overrides(self) -> Mapping[str, Mapping[str, Number]]:
-        """Per agent, the limits that were set for it alone."""
-        return self._current.overrides
-
-    @property
-    def log(self) -> tuple[LimitChange, ...]:
-        """Every accepted change, oldest first."""
-        return self._log
-
-    def for_agent(self, name: str) -> Limits:
-        """The limits that were last accepted for one agent."""
-        return _merge(self._current, name)
-
-    def update(
-        self, *, note: str = "", by: str = "user", agents: Iterable[str] | None = None, **changes: Number
-    ) -> LimitChange:
-        """Change limits, for all agents or only for some; returns at once, and nothing changes where it raises.
-
-        A change for all replaces what single agents had been given for the same limits: the last word holds.
-
-        Args:
-            note: why, in a few words: it is shown on the charts.
-            by: who changed it.
-            agents: names of the agents that it is for (memory limits only); None for all.
-            changes: new values by the limits' names.
-
-        Raises:
-            LimitError: a name is unknown, a value is out of range, or an agent is not in the world.
-        """
-        requested_at = time.monotonic()
-        chosen = None if agents is None else ((agents,) if isinstance(agents, str) else tuple(agents))
-        if not changes:
-            raise LimitError(f"no limit was named; the limits are {', '.join(FIELDS)}")
-        with self._lock:
-            base, overrides = self._current.base, self._current.overrides
-            if chosen is None:
-                old = {name: getattr(base, name, None) for name in changes}
-                base = base.replace(**changes)
-                overrides = {
-                    agent: rest
-                    for agent, own in overrides.items()
-                    if (rest := {name: value for name, value in own.items() if name not in changes})
-                }
-            else:
-                old = self._check_agents(chosen, changes)
-                overrides = {**overrides, **{agent: {**overrides.get(agent, {}), **changes} for agent in chosen}}
-            version = self._current._replace(base=base, overrides=overrides)
-            for agent in overrides:
-                _merge(version, agent)  # an override must also fit beside the new values for all
-            change = LimitChange(requested_at, old, dict(changes), chosen, note, by)
-            self._current = version
-            self._log = (*self._log, change)
-            listener = self._listener
-            if listener is None:
-                self._versions = (*self._versions[:-1], version._replace(from_step=self._versions[-1].from_step))
-        if listener is not None:
-            listener(change)
-        return change
-
-    def _check_agents(self, chosen: tuple[str, ...], changes: Mapping[str, Number]) -> dict[str, Number]:
-        for agent in chosen:
-            if agent not in self._agents:
-                raise LimitError(f"there is no agent {agent!r} in this world")
-        for name in changes:
-            if name in FIELDS and not FIELDS[name].per_agent:
-                raise LimitError(f"{name} is for all agents together and cannot be set for some")
-        first = _merge(self._current, chosen[0]) if chosen else self._current.base
-        return {name: getattr(first, name, None) for name in changes}
-
-    def bind(self, listener: Callable[[LimitChange], None] | None) -> None:
-        """Have each accepted change told to `listener`, in the updating thread; None ends it. For the engine."""
-        with self._lock:
-            self._listener = listener
-
-    def settle(self, from_step: int) -> None:
-        """Let all that was accepted so far take effect for every agent from a step on. For the engine."""
-        with self._lock:
-            earlier = tuple(version for version in self._versions if version.from_step < from_step)
-            self._versions = (*earlier, self._current._replace(from_step=from_step))
-
-    def at_step(self, step: int, agent: str) -> Limits:
-        """The limits that hold for an agent in a step, whenever it gets there. For the engine."""
-        versions = self._versions
-        version = next((known for known in reversed(versions) if known.from_step <= step), versions[0])
-        cached = self._views.get(agent)
-        if cached is None or cached[0] is not version:
-            cached = self._views[agent] = (version, _merge(version, agent))
-        return cached[1]
-
-
-def _merge(version: _Version, agent: str) -> Limits:
-    own = version.overrides.get(agent)
-    return version.base.replace(**own) if own else version.base
+def _toml(value: Number) -> str:
+    """A limit's value as TOML writes it; no limit is `"none"`."""
+    if value is None:
+        return '"none"'
+    return str(value).lower() if isinstance(value, bool) else str(value)

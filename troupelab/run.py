@@ -7,7 +7,6 @@ returns at once and nothing here blocks a notebook's cell but `wait`.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import html
 import logging
 import threading
@@ -16,22 +15,25 @@ from collections.abc import Generator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal
 
 from troupelab import _platform
 from troupelab.engine.engine import Engine, State
 from troupelab.engine.schedule import Efficiency, played_efficiency
 from troupelab.errors import RunError, StoreError
 from troupelab.events import Failed
-from troupelab.limits import Limits, LiveLimits
+from troupelab.limits import Limits
+from troupelab.livelimits import LiveLimits
 from troupelab.memory.pool import Pool
+from troupelab.models.cache import ReplyCache
 from troupelab.models.model import Model
 from troupelab.models.pipeline import Pipeline
 from troupelab.models.scripted import ScriptedModel
+from troupelab.models.semantic import SemanticCache
 from troupelab.people.stage import Stage
 from troupelab.people.world import World
+from troupelab.registry import Registry
+from troupelab.results import Progress, progress, rss_curve, summarise, transcript
 from troupelab.telemetry.frames import Frames
 from troupelab.telemetry.recorder import Recorder
 from troupelab.text.embed import Embedder
@@ -45,22 +47,9 @@ if TYPE_CHECKING:
 __all__ = ["Progress", "Run", "runs"]
 
 _log = logging.getLogger("troupelab")
-_live: dict[int, Run] = {}
-_live_lock = threading.Lock()
+_live: Registry[Run] = Registry(lambda run: run.stop(now=True), lambda run, timeout_s: run.wait(timeout_s))
 _ENDED = frozenset({"done", "stopped", "failed"})
 _START_TIMEOUT_S = 10.0
-_ATEXIT_TIMEOUT_S = 5.0
-
-
-class Progress(NamedTuple):
-    """How far a run is; `step` is the highest step that anyone has started (-1 before the first), `left_s` a guess or None."""
-
-    step: int
-    steps: int
-    acts_done: int
-    acts_total: int
-    elapsed_s: float
-    left_s: float | None
 
 
 class Run:
@@ -77,6 +66,10 @@ class Run:
             installed, None does without (the newest notes are shown instead).
         consolidate: what is made of old records: notes that are "extracted" from them or written by the "model" (a call more, now
             and then), or none ("off": they are archived only).
+        cache: where replies are kept beyond the run: a file, or a ReplyCache that is open; None for `replies.sqlite` in the
+            folder, where there is one; False for none.
+        pack_acts: whether acts that come together, as those of a step do, go out as one call with a reply for each.
+        share_identical: whether agents that ask the very same thing share one sampled reply.
         max_rows: how many events of each kind are kept for frames and panels.
 
     >>> run = Run("product_launch", ScriptedModel(seed=7, latency_s=0.0), steps=2, seed=7)
@@ -97,6 +90,9 @@ class Run:
         folder: str | Path | None = None,
         embedder: Embedder | Literal["best"] | None = "best",
         consolidate: Literal["extracted", "model", "off"] = "extracted",
+        cache: str | Path | ReplyCache | Literal[False] | None = None,
+        pack_acts: bool = False,
+        share_identical: bool = False,
         max_rows: int = 262_144,
     ) -> None:
         self.world = World.load(world) if isinstance(world, str) else world
@@ -112,26 +108,37 @@ class Run:
         self._began = time.monotonic()
         self._ended_s: float | None = None
         self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
         self._end = threading.Event()
         if consolidate not in ("extracted", "model", "off"):
             raise RunError(f"consolidate must be 'extracted', 'model' or 'off', not {consolidate!r}")
         self.folder = None if folder is None else Path(folder)
         self._store = None if self.folder is None else _new_store(self.folder / "run.sqlite")
         emit, clock = self.recorder.emit, self.now_s
+        chosen = default_embedder() if embedder == "best" else embedder
         pool = Pool(
             self._opened,
             scratch=lambda: self._opened().path.parent / "scratch",
-            embedder=default_embedder() if embedder == "best" else embedder,
+            embedder=chosen,
             notes=consolidate != "off",
             emit=emit,
             clock=clock,
             hours_per_step=self.world.step_minutes / 60,
         )
         self._stage = Stage(self.world, self.limits, pool=pool, emit=emit, clock=clock)
-        pipeline = Pipeline(self.model, self.limits, emit=emit, clock=clock)
+        self._cache = self.folder / "replies.sqlite" if cache is None and self.folder is not None else cache
+        pipeline = Pipeline(
+            self.model,
+            self.limits,
+            emit=emit,
+            clock=clock,
+            seed=seed,
+            semantic=None if chosen is None else SemanticCache(chosen, seed=seed),
+            share_identical=share_identical,
+        )
         self._engine = Engine(
-            self._stage, pipeline, self.limits, steps=self.steps, notes_by_model=consolidate == "model", seed=seed,
-            emit=emit, clock=clock,
+            self._stage, pipeline, self.limits, steps=self.steps, notes_by_model=consolidate == "model", pack_acts=pack_acts,
+            seed=seed, emit=emit, clock=clock,
         )  # fmt: skip
 
     def _opened(self) -> Store:
@@ -159,12 +166,12 @@ class Run:
     @property
     def in_flight(self) -> int:
         """How many acts are at the model now."""
-        return self._engine.pipeline.limiter.in_flight
+        return self._engine.pipeline.sender.limiter.in_flight
 
     @property
     def queued(self) -> int:
         """How many acts wait for a free slot."""
-        return self._engine.pipeline.limiter.queued
+        return self._engine.pipeline.sender.limiter.queued
 
     def now_s(self) -> float:
         """Seconds since the start, on the clock of the events' `at_s`; stands still once the run has ended."""
@@ -174,16 +181,16 @@ class Run:
 
     def progress(self) -> Progress:
         """How far the run is, and about how long it will still take."""
-        engine = self._engine
-        total = self.steps * len(self.agent_names)
-        elapsed_s = self.now_s()
-        active_s = elapsed_s - engine.held_s
-        left_s = None
-        if self.state in _ENDED:
-            left_s = 0.0
-        elif engine.acts_done:
-            left_s = active_s / engine.acts_done * (total - engine.acts_done)
-        return Progress(engine.step_started, self.steps, engine.acts_done, total, elapsed_s, left_s)
+        engine, ended = self._engine, self.state in _ENDED
+        return progress(
+            engine.step_started,
+            self.steps,
+            engine.acts_done,
+            len(self.agent_names),
+            self.now_s(),
+            engine.held_s,
+            ended=ended,
+        )
 
     def __repr__(self) -> str:
         done = self.progress()
@@ -203,14 +210,15 @@ class Run:
         Raises:
             RunError: it was started before.
         """
-        with _live_lock:
+        with self._starting:
             if self._thread is not None:
                 raise RunError("a run can be started once; make another Run to play again")
+            self._engine.pipeline.open_cache(self._cache)
             self._thread = threading.Thread(
                 target=self._play, args=(paused, started := Future[None]()), name="troupelab", daemon=True
             )
             self._began = time.monotonic()
-            _live[id(self)] = self
+        _live.add(self)
         self._thread.start()
         started.result(_START_TIMEOUT_S)
         return self
@@ -226,8 +234,8 @@ class Run:
                 started.set_exception(error)
         finally:
             self._ended_s = time.monotonic() - self._began
-            with _live_lock:
-                _live.pop(id(self), None)
+            self._engine.pipeline.close_cache()
+            _live.discard(self)
             self._end.set()
 
     def _keep_memories(self) -> None:
@@ -306,67 +314,63 @@ class Run:
             self.start()
         return asyncio.to_thread(self.wait).__await__()
 
+    def ask(self, agent: str, question: str, *, remember: bool = False, timeout_s: float | None = 300.0) -> str:
+        """Interview an agent, as it is between two acts: before the run, while it runs or is paused, and after it.
+
+        Args:
+            agent: the agent's name.
+            question: what to ask; nobody else hears it.
+            remember: whether the agent remembers question and answer, from its next act on.
+            timeout_s: how long to wait for the answer.
+
+        Returns:
+            The answer, in the agent's words.
+
+        Raises:
+            RunError: there is no such agent, or the run has ended and the answer was to be remembered.
+            ModelError: the model did not answer.
+            TimeoutError: it did not within `timeout_s`.
+        """
+        if agent not in self.agent_names:
+            raise RunError(f"there is no agent {agent!r}; the agents are {', '.join(self.agent_names)}")
+        if remember and self.state in _ENDED:
+            raise RunError("the run has ended: nothing is remembered any more")
+        asked = self._stage.agents[self.agent_names.index(agent)]
+        engine = self._engine
+        answer = engine.handover.submit(
+            lambda: engine.interview(asked, question, remember=remember), engine.pipeline.sender.release
+        )
+        try:
+            return answer.result(timeout_s)
+        except FutureTimeoutError:
+            answer.cancel()
+            raise TimeoutError(f"{agent} did not answer within {timeout_s:g} s") from None
+
     # ------------------------------------------------------------------ what came of it
 
     def transcript(self) -> pd.DataFrame:
         """Everything that was done, in the order of steps, agents and actions; DONE is left out."""
-        frame = self.frames.actions
-        lost = frame.attrs["rows_lost"]
-        frame = frame[frame["action"] != "DONE"]
-        order = np.lexsort((frame["sequence"], frame["agent"].cat.codes, frame["step"]))
-        frame = frame.iloc[order].reset_index(drop=True)[["step", "agent", "action", "target", "content"]]
-        frame.attrs["rows_lost"] = lost
-        return frame
+        return transcript(self.frames)
 
     def efficiency(self) -> Efficiency:
         """Compare the finished steps with the same calls played without any overhead."""
         read = self.recorder.read
         return played_efficiency(read("steps").columns, read("acts").columns, read("calls").columns)
 
-    def _rss_curve(self) -> list[float]:
-        """Resident memory at eleven evenly spaced moments, in MB."""
-        process = self.recorder.read("process").columns
-        at_s, rss = process["at_s"], process["rss_bytes"] / 1e6
-        return (
-            [round(float(np.interp(at, at_s, rss)), 1) for at in np.linspace(at_s[0], at_s[-1], 11)]
-            if len(at_s)
-            else []
-        )
-
     def summary(self) -> dict[str, object]:
         """The run in numbers: what a table at its end shows."""
-        count, read = self.recorder.count, self.recorder.read
-        calls = read("calls").columns
-        memories = [agent.memory.size() for agent in self._stage.agents]
-        quantiles = np.quantile(calls["latency_s"], [0.5, 0.95]).tolist() if len(calls["latency_s"]) else [0.0, 0.0]
+        engine = self._engine
+        about = {"world": self.name, "model": self.model.name, "seed": self.seed, "state": self.state}
+        counts = summarise(self.recorder, self._stage, steps=engine.steps_done)
         efficiency = self.efficiency()
         return {
-            "world": self.name,
-            "model": self.model.name,
-            "seed": self.seed,
-            "state": self.state,
-            "agents": len(self.agent_names),
-            "steps": self._engine.steps_done,
-            "acts": count("acts"),
-            "calls": count("calls"),
-            "tokens_in": int(calls["tokens_in"].sum()),
-            "tokens_out": int(calls["tokens_out"].sum()),
-            "latency_p50_s": round(quantiles[0], 4),
-            "latency_p95_s": round(quantiles[1], 4),
-            "records": sum(agent.memory.stored for agent in self._stage.agents),
-            "merged": count("dedups"),
-            "consolidations": count("consolidations"),
-            "notes": sum(size.notes for size in memories),
-            "archived": sum(size.archive_records for size in memories),
-            "archive_bytes": sum(size.archive_bytes for size in memories),
-            "memory_bytes": self._stage.pool.used_bytes,
-            "errors": count("errors"),
-            "limit_changes": count("limits"),
+            **about,
+            **counts,
             "wall_s": round(self.now_s(), 4),
             "efficiency": round(efficiency.value, 4),
             "bound_s": round(efficiency.bound_s, 4),
             "peak_rss_mb": round(_platform.peak_rss_bytes() / 1e6, 1),
-            "rss_mb": self._rss_curve(),
+            "rss_mb": rss_curve(self.recorder),
             "transcript_sha256": self.recorder.transcript_sha256(),
         }
 
@@ -385,16 +389,4 @@ def runs() -> list[Run]:
     >>> runs()
     []
     """
-    with _live_lock:
-        return list(_live.values())
-
-
-@atexit.register
-def _stop_all() -> None:
-    """Leaving the kernel stops what still runs."""
-    for run in runs():
-        try:
-            run.stop(now=True)
-            run.wait(_ATEXIT_TIMEOUT_S)
-        except (RunError, TimeoutError, FutureTimeoutError):
-            _log.warning("the run of %s did not stop in time", run.name)
+    return list(_live)

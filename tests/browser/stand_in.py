@@ -6,6 +6,7 @@ for a model.
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -26,7 +27,8 @@ from troupelab.events import (
     ProcessSampled,
     RunChanged,
 )
-from troupelab.limits import LimitChange, Limits, LiveLimits
+from troupelab.limits import Limits
+from troupelab.livelimits import LimitChange, LiveLimits
 from troupelab.run import Progress
 from troupelab.telemetry.frames import Frames
 from troupelab.telemetry.recorder import Recorder
@@ -103,7 +105,7 @@ class StandInRun:
         latency = self._latency * self._random.lognormvariate(0, 0.5)
         self.in_flight = self._random.randint(1, 20)
         emit = self.recorder.emit
-        emit(CallDone(at_s, step, agent, "act", latency, 0.01, 500, 60, 0.0, False, 1, ""))
+        emit(CallDone(at_s, step, agent, "act", latency, 0.01, 500, 60, 0.0, False, 1, "", "model", 0, math.nan))
         emit(ActionTaken(at_s, step, agent, 0, "THINK", "", "I wonder <b>what</b> they will say about the price."))
         emit(
             ActionTaken(at_s, step, agent, 1, "TALK", "everyone", f"In step {step} I would say that 12 of 20 like it.")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 __all__ = ["report", "spread_of"]
 
-_PACKAGES = ("numpy", "pandas", "plotly", "msgspec", "orjson", "ipywidgets", "anywidget", "jupyterlab", "ipykernel")
+_PACKAGES = ("numpy", "pandas", "plotly", "msgspec", "orjson", "ipywidgets", "anywidget", "jupyterlab", "ipykernel", "aiohttp", "json-repair")
 
 
 def report(name: str, measure: Callable[[], Mapping[str, float]], repetitions: int) -> dict[str, object]:

@@ -25,8 +25,8 @@ Change: TypeAlias = Callable[[str, Number], None]
 """Sets a limit by name; raises LimitError where it is refused."""
 
 ROUND = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
-GROUPS = {"memory": "memory, per agent", "storage": "memory, all agents", "model": "model calls", "pace": "pace"}
-WITHOUT = {"dedup_similarity": "never"}
+GROUPS = {"memory": "memory, per agent", "storage": "memory, all agents", "model": "model calls", "cache": "kept replies", "guardrails": "pause the run at", "pace": "pace"}
+WITHOUT = {"dedup_similarity": "never", "cache_similarity": "never"}
 """What the last notch is called where "no limit" would say something else: without a similarity nothing is merged."""
 
 
@@ -67,7 +67,7 @@ class LimitControl:
         self._quiet = False
         self._turn = threading.RLock()
         self._in_use = ""
-        self._laddered = field.log_scale or field.optional or field.high - field.low > 1000
+        self._laddered = not field.switch and (field.log_scale or field.optional or field.high - field.low > 1000)
         self.slider = self._make_slider(value)
         self.slider.observe(self._moved, names="value")
         self.note = widgets.HTML()
@@ -81,6 +81,10 @@ class LimitControl:
     def _make_slider(self, value: Number) -> Any:
         field = self.field
         shared = {"description": field.label, "continuous_update": False, "tooltip": f"{field.name}: {field.why}"}
+        if field.switch:
+            # A box that says what it does; a slider of two notches would look like a quantity.
+            del shared["continuous_update"]
+            return widgets.Checkbox(value=bool(value), indent=False, **shared)
         if self._laddered:
             return widgets.SelectionSlider(options=self._options(value), value=_shown(value), **shared)
         if field.whole:
@@ -144,7 +148,7 @@ class LimitControl:
         self._write_note()
 
     def _write_note(self) -> None:
-        unit = self.field.unit if self.field.unit not in {"s", "ms", "bytes"} else ""
+        unit = "" if self.field.switch or self.field.unit in {"s", "ms", "bytes"} else self.field.unit
         parts = [part for part in (unit, self._in_use) if part]
         said = for_page(self._message)
         if said:

@@ -70,6 +70,7 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
         self._next_text = 0.0
         self._next_rows = 0.0
         self._drawn_rows: tuple[int, int, int] | None = None
+        self._alert = ""
         super().__init__(
             [self._make_header(), self._said, self._numbers, self._make_view(), self._make_body(), self._make_tabs()]
         )
@@ -235,6 +236,7 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
         now = time.monotonic()
         if "runs" in news:
             self._hurry()
+        self._show_alerts(run, news)
         if now >= self._next_text or "limits" in news:
             self._next_text = now + TEXT_EVERY_S
             self._write_text(run, readings, news)
@@ -242,6 +244,15 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
             self._next_rows = now + ROWS_EVERY_S
             self._write_rows(run, readings)
         return PERIOD_S if self._live.watched else UNWATCHED_PERIOD_S
+
+    def _show_alerts(self, run: Run, news: News) -> None:
+        """Say the last alert below the header, until the run goes on."""
+        if "alerts" in news:
+            self._alert = str(news["alerts"].columns["message"][-1])
+            self.say(self._alert)
+        elif self._alert and "runs" in news and run.state == "running":
+            self._alert = ""
+            self.say("")
 
     def _write_text(self, run: Run, readings: Readings, news: News) -> None:
         done, state = run.progress(), run.state

@@ -33,6 +33,10 @@ class Readings:
         self._rss_bytes = 0
         self._slowest_s = 0.0
         self._attempts = 0
+        self._tokens = 0
+        self._cost_usd = 0.0
+        self._calls = 0
+        self._cached = 0
         self._kept = ""
         self.actions: deque[tuple[Any, ...]] = deque(maxlen=SHOWN_ROWS)
         self.errors: deque[tuple[Any, ...]] = deque(maxlen=SHOWN_ROWS)
@@ -46,6 +50,10 @@ class Readings:
             rows = news["calls"].columns
             self._slowest_s = max(self._slowest_s, float(rows["latency_s"].max()))
             self._attempts = max(self._attempts, int(rows["attempts"].max()))
+            self._tokens += int(rows["tokens_in"].sum() + rows["tokens_out"].sum())
+            self._cost_usd += float(rows["cost_usd"].sum())
+            self._calls += len(rows["cached"])
+            self._cached += int(rows["cached"].sum())
         if "consolidations" in news:
             self._kept = f"last kept: {news['consolidations'].columns['kept_fraction'][-1]:.2f}"
         if "actions" in news:
@@ -77,6 +85,12 @@ class Readings:
         if self._slowest_s:
             told["timeout_s"] = f"slowest call: {seconds_text(self._slowest_s)}"
             told["max_attempts"] = f"most needed: {self._attempts}"
+        if self._tokens:
+            told["max_tokens"] = f"used: {count_text(self._tokens)}"
+            told["max_cost_usd"] = f"spent: {_dollars(self._cost_usd)}"
+        told["max_wall_s"] = f"taken: {seconds_text(self._run.now_s())}"
+        if self._rss_bytes:
+            told["max_rss_bytes"] = f"in use: {bytes_text(self._rss_bytes)}"
         return told
 
     def numbers(self) -> dict[str, str]:
@@ -94,9 +108,17 @@ class Readings:
             "consolidations": count_text(panels.consolidations.total),
             "process": bytes_text(self._rss_bytes) if self._rss_bytes else "unknown yet",
         }
+        if self._cached:
+            told["kept replies"] = f"{100 * self._cached / self._calls:.0f} %"
+        if self._cost_usd:
+            told["cost"] = _dollars(self._cost_usd)
         if self.error_count:
             told["errors"] = count_text(self.error_count)
         return told
+
+
+def _dollars(cost_usd: float) -> str:
+    return "not known" if np.isnan(cost_usd) else f"${cost_usd:.4f}" if cost_usd < 1 else f"${cost_usd:.2f}"
 
 
 def title_text(run: Run) -> str:

@@ -14,10 +14,11 @@ from troupelab.errors import ModelError
 from troupelab.events import Emit, Failed
 from troupelab.ids import draw
 from troupelab.memory.consolidate import Consolidation, Job
+from troupelab.models.account import Account
 from troupelab.models.model import Request
 from troupelab.models.pipeline import Pipeline
 from troupelab.people.agent import Agent
-from troupelab.people.condense import EXPECTED_NOTES, condense_prompt, read_notes
+from troupelab.people.condense import EXPECTED_NOTES, NOTES_SCHEMA, condense_part, condense_prompt, read_notes
 
 __all__ = ["Consolidator"]
 
@@ -69,21 +70,24 @@ class Consolidator:
 
     async def _ask(self, agent: Agent, job: Job, place: int) -> Consolidation:
         """Have the model write a job's notes; where it cannot, they are extracted, and the pipeline has told why."""
-        messages = condense_prompt(agent.last_prompt, job.records)
+        messages, part = condense_prompt(agent.last_prompt, job.records), condense_part(job.records)
         call = place + 1  # 0 is the act's own
 
         def request(attempt: int) -> Request:
             seed = draw(self._seed, "consolidate", agent.index, job.step, call, attempt)
-            return Request("consolidate", agent.index, job.step, call, attempt, seed, messages)
+            return Request(
+                "consolidate", agent.index, job.step, call, attempt, seed, messages, schema=NOTES_SCHEMA, part=part
+            )
 
-        ready_s = self._clock()
-        async with self._pipeline.limiter.slot():
-            start_s = self._clock()
-            try:
-                answer = await self._pipeline.complete(request, read_notes, EXPECTED_NOTES, queue_s=start_s - ready_s)
-            except ModelError:
-                return job.run()
-        return job.written(answer.value, answer.tokens, self._clock() - start_s)
+        account = Account(self._clock())
+        try:
+            # The agent's next step waits for these notes: they go before the acts of that step.
+            notes = await self._pipeline.complete(
+                request, read_notes, EXPECTED_NOTES, account=account, priority=(job.step + 0.5,)
+            )
+        except ModelError:
+            return job.run()
+        return job.written(notes, account.tokens, self._clock() - account.came_s - account.queue_s)
 
     async def admit(self, agent: Agent) -> None:
         """Make the notes of the agent's earlier steps visible, in the order in which they became due."""

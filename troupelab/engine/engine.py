@@ -3,42 +3,44 @@
 It lives on one event loop, in a thread of its own, and owns the agents, their memories and the pipeline there. Only the
 methods that say so may be called from other threads; they hand the call over to the loop and wait for it.
 
-An act takes what was heard, builds the prompt, makes one model call, and commits all that follows from it in one go. An act
+An act takes what was heard, builds the prompt, asks the model once, and commits all that follows from it in one go. An act
 that is cancelled has changed nothing. Nobody begins a step before all have finished the one before (lockstep).
+
+What no call can get past (a budget that is used up, a key that is refused) pauses the run, with an alert that says which; it goes
+on when that is mended, and no act is lost by it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias
 
 from troupelab.engine.consolidator import Consolidator
+from troupelab.engine.handover import Handover
+from troupelab.engine.watch import watch_process
 from troupelab.errors import ModelError, RunError
-from troupelab.events import ActDone, ActionTaken, Emit, Failed, LimitChanged, ProcessSampled, RunChanged, StepDone
+from troupelab.events import ActDone, ActionTaken, Alerted, Emit, Failed, LimitChanged, RunChanged, StepDone
 from troupelab.ids import draw
-from troupelab.limits import FIELDS, LimitChange, LiveLimits, Number
+from troupelab.limits import FIELDS, Number
+from troupelab.livelimits import LimitChange, LiveLimits
+from troupelab.models.account import Account
 from troupelab.models.model import Request
 from troupelab.models.pipeline import Pipeline
-from troupelab.people.acts import EXPECTED, Message, Turn, read_turn
+from troupelab.people.acts import CONVERSATION, EXPECTED, TALK, TURN, Message, Turn, read_turn
 from troupelab.people.agent import Agent
-from troupelab.people.prompt import act_prompt
+from troupelab.people.interview import ANSWER, EXPECTED_ANSWER, INTERVIEWER, read_answer
+from troupelab.people.prompt import act_part, act_prompt, gist, question_prompt
 from troupelab.people.stage import Stage
-
-if TYPE_CHECKING:
-    import psutil
 
 __all__ = ["Engine", "State"]
 
 State: TypeAlias = Literal["ready", "running", "paused", "stopping", "done", "stopped", "failed"]
 
-T = TypeVar("T")
-
-_PROCESS_EVERY_S = 0.5
-_CONTROL_TIMEOUT_S = 10.0
+_BEGIN_TOGETHER = 16
 _NOTHING_DONE = Turn((), {}, 0)
 
 
@@ -51,6 +53,7 @@ class Engine:
         limits: read where they are used; changes are accepted on the loop.
         steps: how many steps to play.
         notes_by_model: let the model write the notes of consolidations, instead of extracting them.
+        pack_acts: let acts that come together go out as one call.
         seed: of every draw.
         emit: is told everything.
         clock: seconds since the run's start.
@@ -64,6 +67,7 @@ class Engine:
         *,
         steps: int,
         notes_by_model: bool,
+        pack_acts: bool,
         seed: int,
         emit: Emit,
         clock: Callable[[], float],
@@ -78,15 +82,18 @@ class Engine:
         self.held_s = 0.0
         self._limits = limits
         self._notes_by_model = notes_by_model
+        self._pack_acts = pack_acts
         self._seed = seed
         self._emit = emit
         self._clock = clock
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.handover = Handover()
         self._go = asyncio.Event()
         self._held_since: float | None = None
         self._pause_after: int | None = None
         self._waiting: set[asyncio.Task[None]] = set()
         self._acting: set[asyncio.Task[None]] = set()
+        self._held_by = ""
+        self._questions = 0
         self._consolidator = Consolidator(pipeline, by_model=notes_by_model, seed=seed, emit=emit, clock=clock)
 
     # ------------------------------------------------------------------ the play, on the loop
@@ -97,13 +104,20 @@ class Engine:
         Raises:
             RunError: something broke that is no failed call; its cause is attached.
         """
-        self._loop = asyncio.get_running_loop()
+        self.handover.open()
         self._limits.bind(self._on_limit_change)
+        sender = self.pipeline.sender
+        sender.on_halt = sender.budget.on_reached = self._halt
+        self.pipeline.follow_limits()
         self._go.set()
         self._enter("running", "")
         if paused:
             self._pause("")
-        sampler = asyncio.create_task(self._sample_process())
+        watch = watch_process(
+            self._limits, sender.limiter, self.stage.pool, emit=self._emit, clock=self._clock,
+            active_s=lambda: self._clock() - self._held_total(), reached=self._halt,
+        )  # fmt: skip
+        watching = asyncio.create_task(watch)
         started.set_result(None)
         try:
             if (load := getattr(self.stage.pool.embedder, "load", None)) is not None:
@@ -122,22 +136,32 @@ class Engine:
             raise
         finally:
             self._limits.bind(None)
-            sampler.cancel()
-            await asyncio.gather(sampler, return_exceptions=True)
+            watching.cancel()
             for task in (*self._waiting, *self._acting):
                 task.cancel()
+            await asyncio.gather(watching, *self._waiting, *self._acting, return_exceptions=True)
             self._consolidator.close()
-            self._loop = None
+            await self.pipeline.drain()
+            self.handover.close()
+            sender.limiter.reopen()
 
     async def _play_step(self, step: int) -> None:
         start_s, held_s = self._clock(), self._held_total()
         self.step_started = step
         self.stage.open_step(step)
-        tasks = [asyncio.create_task(self._act(agent, step, start_s)) for agent in self.stage.agents]
-        self._waiting.update(tasks)
-        for task in tasks:
+        tasks = []
+        for place, agent in enumerate(self.stage.agents):
+            if place % _BEGIN_TOGETHER == 0:
+                # A thousand prompts take a while to build: calls and controls must not wait for the last of them.
+                await asyncio.sleep(0)
+                await self._go.wait()
+                if self._stopping:
+                    break
+            task = asyncio.create_task(self._act(agent, step))
+            self._waiting.add(task)
             task.add_done_callback(self._waiting.discard)
             task.add_done_callback(self._acting.discard)
+            tasks.append(task)
         failures = [
             outcome
             for outcome in await asyncio.gather(*tasks, return_exceptions=True)
@@ -165,32 +189,34 @@ class Engine:
         if self._limits.step_delay_ms:
             await asyncio.sleep(self._limits.step_delay_ms / 1000)
 
-    async def _act(self, agent: Agent, step: int, ready_s: float) -> None:
+    async def _act(self, agent: Agent, step: int) -> None:
         task = asyncio.current_task()
         assert task is not None
         await self._consolidator.admit(agent)
-        async with self.pipeline.limiter.slot():
-            self._waiting.discard(task)
-            self._acting.add(task)
-            start_s = self._clock()
-            agent.memory.begin(step, self._limits.at_step(step, agent.name))
-            heard = agent.hear(step)
-            messages = act_prompt(agent, self.stage, step, heard)
-            if self._notes_by_model:
-                agent.last_prompt = messages
+        self._waiting.discard(task)
+        self._acting.add(task)
+        agent.memory.begin(step, self._limits.at_step(step, agent.name))
+        heard = agent.hear(step)
+        messages, like = act_prompt(agent, self.stage, step, heard), gist(heard)
+        part = act_part(messages, self.stage) if self._pack_acts else None
+        if self._notes_by_model:
+            agent.last_prompt = messages
 
-            def request(attempt: int) -> Request:
-                seed = draw(self._seed, "act", agent.index, step, 0, attempt)
-                return Request("act", agent.index, step, 0, attempt, seed, messages)
+        def request(attempt: int) -> Request:
+            seed = draw(self._seed, "act", agent.index, step, 0, attempt)
+            return Request("act", agent.index, step, 0, attempt, seed, messages, schema=TURN, gist=like, part=part)
 
-            turn, error, calls = _NOTHING_DONE, "", 1
-            try:
-                turn = (await self.pipeline.complete(request, read_turn, EXPECTED, queue_s=start_s - ready_s)).value
-            except ModelError as failure:
-                error = type(failure).__name__  # the act is skipped; the pipeline has told why
-            self._commit(agent, step, heard, turn)
-            end_s = self._clock()
-            self._emit(ActDone(end_s, step, agent.index, start_s, end_s, calls, len(turn.actions), error))
+        account = Account(self._clock())
+        turn, error = _NOTHING_DONE, ""
+        try:
+            priority = (step, -self.stage.holds_up(agent))
+            turn = await self.pipeline.complete(request, read_turn, EXPECTED, account=account, priority=priority)
+        except ModelError as failure:
+            error = type(failure).__name__  # the act is skipped; the pipeline has told why
+        self._commit(agent, step, heard, turn)
+        end_s = self._clock()
+        start_s = account.came_s if math.isnan(account.begun_s) else account.begun_s
+        self._emit(ActDone(end_s, step, agent.index, start_s, end_s, 1, len(turn.actions), error))
 
     def _commit(self, agent: Agent, step: int, heard: list[Message], turn: Turn) -> None:
         """Let an act take effect, all of it at once: no await in here."""
@@ -220,22 +246,26 @@ class Engine:
                 await self._consolidator.admit(agent)
                 self._emit(agent.memory.size())
 
-    async def _sample_process(self) -> None:
-        import psutil
+    async def interview(self, agent: Agent, question: str, *, remember: bool) -> str:
+        """Ask an agent something, as it is between two acts; it goes before all acts, and also while the run is paused.
 
-        process = psutil.Process(os.getpid())
-        try:
-            while True:
-                self._emit(self._sampled(process))
-                await asyncio.sleep(_PROCESS_EVERY_S)
-        finally:
-            self._emit(self._sampled(process))  # how it ended
+        Raises:
+            ModelError: the model did not answer.
+        """
+        messages = question_prompt(agent, self.stage, question)
+        step = max(0, self.step_started)
+        self._questions += 1
+        call = self._questions
 
-    def _sampled(self, process: psutil.Process) -> ProcessSampled:
-        times, limiter = process.cpu_times(), self.pipeline.limiter
-        cpu_s, memory_bytes = times.user + times.system, self.stage.pool.used_bytes
-        rss = process.memory_info().rss
-        return ProcessSampled(self._clock(), rss, cpu_s, limiter.in_flight, limiter.queued, memory_bytes)
+        def request(attempt: int) -> Request:
+            seed = draw(self._seed, "ask", agent.index, step, call, attempt)
+            return Request("ask", agent.index, step, call, attempt, seed, messages, schema=ANSWER, gist=question)
+
+        answer = await self.pipeline.complete(request, read_answer, EXPECTED_ANSWER, urgent=True)
+        if remember:
+            agent.remember_aside(CONVERSATION, INTERVIEWER, question)
+            agent.remember_aside(TALK, agent.name, answer)
+        return answer
 
     # ------------------------------------------------------------------ controls, from any thread
 
@@ -284,6 +314,7 @@ class Engine:
             if not self._stopping:
                 self._enter("stopping", "asked to")
             self._release()
+            self.pipeline.sender.limiter.close()
             for task in (*self._waiting, *(self._acting if now else ())):
                 task.cancel()
             self._consolidator.stop(now=now)
@@ -296,18 +327,8 @@ class Engine:
                 raise RunError(f"{name} needs a run that is {' or '.join(sorted(allowed))}; this one is {self.state}")
             action()
 
-        loop = self._loop
-        if loop is None:
+        if not self.handover.do(checked):
             raise RunError(f"{name} needs a run that is {' or '.join(sorted(allowed))}; this one is {self.state}")
-        if _running_loop() is loop:
-            checked()
-            return
-        outcome: Future[None] = Future()
-        try:
-            loop.call_soon_threadsafe(_settle, outcome, checked)
-        except RuntimeError as error:  # the loop closed in this very moment
-            raise RunError(f"{name} came too late: the run has ended") from error
-        outcome.result(_CONTROL_TIMEOUT_S)
 
     # ------------------------------------------------------------------ state, on the loop
 
@@ -322,8 +343,17 @@ class Engine:
     def _pause(self, reason: str) -> None:
         self._held_since = self._clock()
         self._go.clear()
-        self.pipeline.limiter.hold(True)
+        self.pipeline.sender.limiter.hold(True)
         self._enter("paused", reason)
+
+    def _halt(self, kind: str, sentence: str) -> bool:
+        """Pause for something that no call can get past, and say what; tells whether the run is held now."""
+        if self.state == "running":
+            self._pause(f"{kind}: {sentence}")
+            self._held_by = kind
+            mend = f"raise {kind} and it goes on" if kind in FIELDS else "mend it and resume"
+            self._emit(Alerted(self._clock(), self.step_started, kind, f"the run is paused: {sentence}; {mend}"))
+        return self.state == "paused"
 
     def _resume(self) -> None:
         self._release()
@@ -331,8 +361,9 @@ class Engine:
 
     def _release(self) -> None:
         self.held_s, self._held_since = self._held_total(), None
+        self._held_by = ""
         self._go.set()
-        self.pipeline.limiter.hold(False)
+        self.pipeline.sender.limiter.hold(False)
 
     def _held_total(self) -> float:
         return self.held_s + (0.0 if self._held_since is None else self._clock() - self._held_since)
@@ -340,15 +371,13 @@ class Engine:
     # ------------------------------------------------------------------ limits
 
     def _on_limit_change(self, change: LimitChange) -> None:
-        loop = self._loop
-        if loop is not None:
-            loop.call_soon_threadsafe(self._accept, change)
+        self.handover.tell(self._accept, change)
 
     def _accept(self, change: LimitChange) -> None:
         """Accept a change: memory limits hold from the first step that nobody has started, the others now."""
         next_step = self.step_started + 1
         self._limits.settle(next_step)
-        self.pipeline.limiter.resize(self._limits.max_concurrency)
+        self.pipeline.follow_limits()
         accepted_ms = (time.monotonic() - change.requested_at) * 1000
         agents = "all" if change.agents is None else ", ".join(change.agents)
         for name, new in change.new.items():
@@ -359,23 +388,10 @@ class Engine:
                     change.note, change.by, accepted_ms, effective,
                 )
             )  # fmt: skip
+        if self.state == "paused" and self._held_by in change.new:
+            self._resume()  # where the new value is not enough either, it pauses again at once
 
 
 def _number(value: Number) -> float:
     """A limit in a column of floats; no limit is infinite."""
     return float("inf") if value is None else float(value)
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
-def _settle(outcome: Future[T], action: Callable[[], T]) -> None:
-    """Run an action and put what came of it into a future that another thread waits for."""
-    try:
-        outcome.set_result(action())
-    except BaseException as error:
-        outcome.set_exception(error)

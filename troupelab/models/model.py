@@ -8,7 +8,9 @@ provider's prefix cache serves as much as possible. A scripted model finds its w
 
 from __future__ import annotations
 
-from typing import Protocol
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import msgspec
 
@@ -17,17 +19,23 @@ __all__ = [
     "NOW",
     "PEOPLE",
     "CONDENSE",
+    "QUESTION",
+    "PACK",
     "PERSONA",
     "RECENTLY",
     "WORLD",
     "ChatMessage",
     "Model",
+    "Part",
     "Reply",
     "Request",
+    "Schema",
+    "packed",
     "sections",
+    "unpacked",
 ]
 
-WORLD, PERSONA, PEOPLE, NOTES, RECENTLY, NOW, CONDENSE = (
+WORLD, PERSONA, PEOPLE, NOTES, RECENTLY, NOW, CONDENSE, QUESTION = (
     "\n# World\n",
     "\n# Persona\n",
     "\n# People\n",
@@ -35,8 +43,15 @@ WORLD, PERSONA, PEOPLE, NOTES, RECENTLY, NOW, CONDENSE = (
     "\n# Recently\n",
     "\n# Now\n",
     "\n# Condense\n",
+    "\n# Question\n",
 )
 _NEXT = "\n# "
+PACK = """
+# Several at once
+What follows are several such tasks, each for itself: nobody in one knows of the others. Answer with one JSON object and nothing
+else, which has, under the number of each task, the object that was asked for: {"1": {...}, "2": {...}, ...}
+"""
+_ITEM, _ITEM_END = "\n=== task ", " ===\n"
 
 
 class ChatMessage(msgspec.Struct, frozen=True, gc=False):
@@ -46,8 +61,27 @@ class ChatMessage(msgspec.Struct, frozen=True, gc=False):
     content: str
 
 
+class Schema(msgspec.Struct, frozen=True):
+    """The JSON that a reply should be: a name (letters and underscores) and a JSON Schema, in which every object is closed."""
+
+    name: str
+    schema: dict[str, Any]
+
+
+class Part(msgspec.Struct, frozen=True, gc=False):
+    """A request in two parts: what it has in common with others that may go out with it, and what is its own."""
+
+    common: str
+    own: str
+
+
 class Request(msgspec.Struct, frozen=True):
-    """What is asked of a model, for whom and why; `seed` depends on the run's seed, agent, step, call and attempt alone."""
+    """What is asked of a model, for whom and why; `seed` depends on the run's seed, agent, step, call and attempt alone.
+
+    `schema` is what the reply should be, for endpoints that can be held to one. `gist` is what a like request would say in other
+    words, for the semantic cache; where it is empty, only the same request is alike. `part` is the same request as one of several
+    that go out together, or None where it goes alone.
+    """
 
     purpose: str
     agent: int
@@ -58,16 +92,26 @@ class Request(msgspec.Struct, frozen=True):
     messages: tuple[ChatMessage, ...]
     temperature: float = 1.0
     max_tokens: int = 1_000
+    schema: Schema | None = None
+    gist: str = ""
+    part: Part | None = None
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
-    """What a model answered, and what that took; `cost_usd` is NaN where the price is not known."""
+    """What a model answered, and what that took; `cost_usd` is NaN where the price is not known.
+
+    `tokens_cached` is the part of `tokens_in` that the provider had cached; `first_token_s` is the time to the first token
+    where the reply was streamed, otherwise NaN. `latency_s` is what it took when it was made, where that is known.
+    """
 
     text: str
     tokens_in: int
     tokens_out: int
     cost_usd: float
     model: str
+    tokens_cached: int = 0
+    first_token_s: float = math.nan
+    latency_s: float = math.nan
 
 
 class Model(Protocol):
@@ -90,6 +134,26 @@ class Model(Protocol):
         Raises:
             ModelError: no usable reply came.
         """
+
+
+def packed(parts: Sequence[Part]) -> tuple[ChatMessage, ...]:
+    """The messages that ask for several parts' replies at once, in one object by their numbers; all have the same `common`.
+
+    >>> messages = packed([Part("Rules.", "Amara"), Part("Rules.", "Omar")])
+    >>> unpacked("".join(message.content for message in messages))
+    [('1', 'Rules.Amara'), ('2', 'Rules.Omar')]
+    """
+    own = "".join(f"{_ITEM}{number}{_ITEM_END}{part.own}" for number, part in enumerate(parts, 1))
+    return ChatMessage("system", parts[0].common + PACK), ChatMessage("user", own)
+
+
+def unpacked(prompt: str) -> list[tuple[str, str]]:
+    """The parts of a packed prompt as single prompts, by their numbers; empty where it is none."""
+    common, found, own = prompt.partition(PACK)
+    if not found:
+        return []
+    items = (item.partition(_ITEM_END) for item in own.split(_ITEM)[1:])
+    return [(number, common + text) for number, _, text in items]
 
 
 def sections(text: str) -> dict[str, str]:

@@ -14,16 +14,28 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import lru_cache
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 import xxhash
 
 from troupelab.ids import uniform
 from troupelab.models import phrases
-from troupelab.models.model import CONDENSE, NOTES, NOW, PEOPLE, PERSONA, RECENTLY, Reply, Request, sections
+from troupelab.models.character import character, loads
+from troupelab.models.model import (
+    CONDENSE,
+    NOTES,
+    NOW,
+    PEOPLE,
+    PERSONA,
+    QUESTION,
+    RECENTLY,
+    Reply,
+    Request,
+    sections,
+    unpacked,
+)
 from troupelab.text.words import Sentence, analyse
 
 __all__ = ["ScriptedModel"]
@@ -48,20 +60,10 @@ _DIGIT = re.compile(r"\d")
 _GAP = re.compile(r"\{(\w+)\}")
 _LISTENERS = "You can talk to: "
 _REACH = "Within reach: "
+_ASKED = "The question: "
 _NORMAL = NormalDist()
 _TWO_64 = 2.0**64
 _MASK = 2**64 - 1
-
-
-class _Character(NamedTuple):
-    """What of a persona the sentences need."""
-
-    name: str
-    work: str
-    beliefs: tuple[tuple[str, frozenset[str]], ...]
-    tastes: dict[str, tuple[str, ...]]
-    agreeable: int
-    talkative: float
 
 
 class _Heard(NamedTuple):
@@ -92,6 +94,11 @@ class ScriptedModel:
 
     name = "scripted"
 
+    @property
+    def identity(self) -> str:
+        """What distinguishes its replies from another's."""
+        return f"{self.name}|{self.seed}|{self.repeat_rate}"
+
     def __init__(
         self, seed: int = 0, *, latency_s: float = 0.3, latency_sigma: float = 0.5, repeat_rate: float = 0.15
     ) -> None:
@@ -113,12 +120,23 @@ class ScriptedModel:
     async def complete(self, request: Request) -> Reply:
         """Answer one request after its latency."""
         prompt = "".join(message.content for message in request.messages)
-        if CONDENSE in prompt:
-            text = _condensed(prompt.partition(CONDENSE)[2])
+        if items := unpacked(prompt):
+            # Each item's draws depend on its own text, so that it does not matter with which others it was packed.
+            drawn = [
+                (key, part, xxhash.xxh3_64_intdigest(part.encode("utf-8", "surrogatepass"))) for key, part in items
+            ]
+            text = orjson.dumps({key: loads(self._answer(part, seed)) for key, part, seed in drawn}).decode()
         else:
-            text = _Turn(self.seed, request.seed, self.repeat_rate, prompt).write()
+            text = self._answer(prompt, request.seed)
         await asyncio.sleep(self.draw_latency_s(request.seed) if self.latency_s else 0.0)
         return Reply(text, len(prompt) // _CHARACTERS_A_TOKEN, len(text) // _CHARACTERS_A_TOKEN, 0.0, self.name)
+
+    def _answer(self, prompt: str, request_seed: int) -> str:
+        if CONDENSE in prompt:
+            return _condensed(prompt.partition(CONDENSE)[2])
+        if QUESTION in prompt:
+            return _Turn(self.seed, request_seed, 0.0, prompt).answer()
+        return _Turn(self.seed, request_seed, self.repeat_rate, prompt).write()
 
 
 def _condensed(old: str) -> str:
@@ -143,11 +161,11 @@ class _Turn:
     def __init__(self, seed: int, request_seed: int, repeat_rate: float, prompt: str) -> None:
         self.seed = (seed ^ request_seed) & _MASK
         self.repeat_rate = repeat_rate
-        parts = defaultdict(str, sections(prompt))
-        self.character = _character(parts[PERSONA])
+        parts = self.parts = defaultdict(str, sections(prompt))
+        self.character = character(parts[PERSONA])
         people, _, reach = parts[PEOPLE].partition(_REACH)
         self.listeners = frozenset(people.strip().removeprefix(_LISTENERS).rstrip(".").split(", "))
-        self.reach: list[str] = _loads(reach) if reach else []
+        self.reach: list[str] = loads(reach) if reach else []
         self.heard = self._take_up(_stimuli(parts[NOW]))
         self.remembered = (
             self._look_back(parts[NOTES] + "\n" + parts[RECENTLY]) if self.chance("remember") < _LOOK_BACK else None
@@ -182,6 +200,23 @@ class _Turn:
             "emotions": self.pick("emotion", phrases.EMOTIONS[stance]),
         }
         return orjson.dumps({"actions": actions, "cognitive_state": state}).decode()
+
+    def answer(self) -> str:
+        """Answer an interviewer: with what is remembered of the question's matter, or else with what this person believes."""
+        question = _heard("the interviewer", self.parts[QUESTION].rpartition(_ASKED)[2].strip())
+        words = set(question.words) if question else set()
+        told = [
+            found
+            for line in (self.parts[NOTES] + self.parts[QUESTION] + "\n" + self.parts[RECENTLY]).splitlines()
+            if (found := _REMEMBERED_LINE.match(line.strip())) and not line.startswith(_ASKED)
+        ]
+        best = max(told, key=lambda each: len(words.intersection(_words(each[2]))), default=None)
+        if best is None or not words.intersection(_words(best[2])):
+            text = self._fill("answer", phrases.TALKS["unsure"], question) if question else self._belief(None)
+        else:
+            who = "I" if best[1] == self.character.name else best[1]
+            text = f"As I remember it, {who} said: {best[2]}"
+        return orjson.dumps({"answer": text}).decode()
 
     def _speech(self, stance: str) -> dict[str, str]:
         heard = self.heard
@@ -267,6 +302,10 @@ class _Turn:
         return outside if outside.startswith(("a ", "an ", "the ")) else f"the {outside}"
 
 
+def _words(text: str) -> frozenset[str]:
+    return frozenset(word for sentence in analyse(text) for word in sentence.words)
+
+
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
@@ -274,7 +313,7 @@ def _capital(text: str) -> str:
 def _stimuli(now: str) -> list[tuple[str, str, str]]:
     """Kind, source and text of each stimulus that a prompt ends with."""
     lines = [
-        found for line in now.splitlines() if line.startswith('{"type"') and isinstance(found := _loads(line), dict)
+        found for line in now.splitlines() if line.startswith('{"type"') and isinstance(found := loads(line), dict)
     ]
     return [(str(each.get("type", "")), str(each.get("source", "")), str(each.get("content", ""))) for each in lines]
 
@@ -287,65 +326,6 @@ def _heard(who: str, text: str) -> _Heard | None:
         return None
     sentence = max(sentences, key=lambda each: (not each.text.endswith("?"), len(each.facts), min(len(each.words), 8)))
     return _Heard(who, _topic(sentence), _shorten(sentence.text), sentence.words, bool(_DIGIT.search(sentence.text)))
-
-
-@lru_cache(maxsize=2_048)
-def _character(persona_json: str) -> _Character:
-    """Read a persona as leniently as people write them; what is missing is made good with something harmless."""
-    persona = _loads(persona_json)
-    persona = persona if isinstance(persona, dict) else {}
-    preferences = _object(persona.get("preferences"))
-    occupation = persona.get("occupation")
-    title = occupation.get("title") if isinstance(occupation, dict) else occupation
-    five = _object(_object(persona.get("personality")).get("big_five"))
-    beliefs = [belief if belief[-1] in ".!?" else belief + "." for belief in _texts(persona.get("beliefs"))]
-    beliefs = beliefs or ["One should look twice and speak once."]
-    title = str(title or "a newcomer")
-    article = "" if title.lower().startswith(("a ", "an ", "the ")) else "an " if title[0].lower() in "aeiou" else "a "
-    goals = [goal[:1].lower() + goal[1:] for goal in _texts(persona.get("long_term_goals"))]
-    return _Character(
-        name=str(persona.get("name", "")),
-        work=article + title[:1].lower() + title[1:],
-        beliefs=tuple(
-            (belief, frozenset(word for part in analyse(belief) for word in part.words)) for belief in beliefs
-        ),
-        tastes={
-            "like": _phrases(preferences.get("likes"), "a quiet evening"),
-            "dislike": _phrases(preferences.get("dislikes"), "being hurried"),
-            "interest": _phrases(preferences.get("interests"), "small repairs"),
-            "goal": tuple(goal.rstrip(". ") for goal in goals) or ("to get through the week",),
-        },
-        agreeable=_level(five.get("agreeableness")),
-        talkative=(0.7, 0.85, 0.97)[_level(five.get("extraversion"))],
-    )
-
-
-def _level(words: object) -> int:
-    text = str(words or "").lower()
-    return 2 if text.startswith("high") else 0 if text.startswith("low") else 1
-
-
-def _object(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _texts(value: object) -> list[str]:
-    return [text for item in (value if isinstance(value, list) else []) if (text := str(item).strip())]
-
-
-def _phrases(value: object, otherwise: str) -> tuple[str, ...]:
-    """Phrases that fit into a sentence; where all begin with a capital letter, that is a list's style and not a name."""
-    found = [text.rstrip(". ") for text in _texts(value)]
-    if all(text[:1].isupper() and not text[1:2].isupper() for text in found):
-        found = [text[:1].lower() + text[1:] for text in found]
-    return tuple(found) or (otherwise,)
-
-
-def _loads(text: str) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return []
 
 
 def _topic(sentence: Sentence) -> str:

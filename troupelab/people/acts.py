@@ -12,6 +12,7 @@ import msgspec
 import orjson
 
 from troupelab.errors import ReplyError
+from troupelab.models.model import Schema
 
 __all__ = [
     "CONVERSATION",
@@ -22,6 +23,7 @@ __all__ = [
     "SOCIAL",
     "TALK",
     "THINK",
+    "TURN",
     "Action",
     "Message",
     "Turn",
@@ -36,6 +38,23 @@ MAX_ACTIONS = 12
 
 EXPECTED = ("actions", "action")
 """The keys of which a turn's object must have one."""
+
+_TEXT = {"type": "string"}
+
+
+def _closed(**properties: object) -> dict[str, object]:
+    """An object with these properties, all of them and no others, as strict structured output wants it."""
+    return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
+
+
+TURN = Schema(
+    "turn",
+    _closed(
+        actions={"type": "array", "items": _closed(type=_TEXT, content=_TEXT, target=_TEXT)},
+        cognitive_state=_closed(goals=_TEXT, attention=_TEXT, emotions=_TEXT),
+    ),
+)
+"""What a turn's reply should be."""
 
 _MAX_TYPE = 40
 

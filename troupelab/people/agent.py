@@ -30,6 +30,7 @@ class Agent:
         self.state: dict[str, str] = {}
         self.opened: set[int] = set()
         self.last_prompt: tuple[ChatMessage, ...] = ()
+        self.asides: list[tuple[str, str, str]] = []
         self._inbox: defaultdict[int, list[Message]] = defaultdict(list)
 
     def receive(self, step: int, message: Message) -> None:
@@ -47,15 +48,21 @@ class Agent:
         )
         return heard
 
+    def remember_aside(self, kind: str, source: str, text: str) -> None:
+        """Have something remembered with the next act that was no part of the scene, such as an interview."""
+        self.asides.append((kind, source, text))
+
     def commit(self, step: int, heard: Sequence[Message], actions: Sequence[Action]) -> None:
         """End the act of a step: remember what was heard and then what was done. DONE says nothing and is not remembered."""
         for past in [each for each in self._inbox if each <= step]:
             del self._inbox[past]
         done = [(action.type, self.name, _as_text(action), OWN_ACTION) for action in actions if action.type != DONE]
         told = [(message.kind, message.source, message.text, message.id) for message in heard]
+        asides = [(*aside, OWN_ACTION) for aside in self.asides]
+        self.asides.clear()
         self.memory.store(
             Record(make_id(self.index, step, place), kind, source, text, message_id)
-            for place, (kind, source, text, message_id) in enumerate([*told, *done])
+            for place, (kind, source, text, message_id) in enumerate([*told, *done, *asides])
         )
 
 

@@ -11,11 +11,20 @@ from typing import Any
 
 from troupelab.errors import ReplyError
 from troupelab.memory.record import Record
-from troupelab.models.model import CONDENSE, ChatMessage
+from troupelab.models.model import CONDENSE, ChatMessage, Part, Schema
 
-__all__ = ["EXPECTED_NOTES", "condense_prompt", "read_notes"]
+__all__ = ["EXPECTED_NOTES", "NOTES_SCHEMA", "condense_part", "condense_prompt", "read_notes"]
 
 EXPECTED_NOTES = ("notes",)
+NOTES_SCHEMA = Schema(
+    "notes",
+    {
+        "type": "object",
+        "properties": {"notes": {"type": "array", "items": {"type": "string"}}},
+        "required": ["notes"],
+        "additionalProperties": False,
+    },
+)
 _MAX_NOTES = 64
 _MAX_NOTE_CHARS = 4_000
 _MAX_RECORD_CHARS = 2_000
@@ -28,11 +37,19 @@ topic a note, who said it, every number and name. Answer with one JSON object an
 
 def condense_prompt(last: Sequence[ChatMessage], records: Sequence[Record]) -> tuple[ChatMessage, ...]:
     """The messages that ask for notes about some records."""
-    lines = (
+    return (*last, ChatMessage("user", f"{CONDENSE}{_INSTRUCTION}{_lines(records)}"))
+
+
+def condense_part(records: Sequence[Record]) -> Part:
+    """The same as one of several: they have the instruction in common, and go without their agents' last prompts."""
+    return Part(f"{CONDENSE}{_INSTRUCTION}", _lines(records))
+
+
+def _lines(records: Sequence[Record]) -> str:
+    return "\n".join(
         f"step {record.step}, {record.source}: {record.text[:_MAX_RECORD_CHARS]}".replace("\n", " ")
         for record in records
     )
-    return (*last, ChatMessage("user", f"{CONDENSE}{_INSTRUCTION}" + "\n".join(lines)))
 
 
 def read_notes(found: dict[str, Any]) -> list[str]:

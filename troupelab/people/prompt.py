@@ -11,12 +11,12 @@ import orjson
 
 from troupelab.ids import step_of
 from troupelab.memory.record import Note, Record
-from troupelab.models.model import NOTES, NOW, PEOPLE, PERSONA, RECENTLY, WORLD, ChatMessage
+from troupelab.models.model import NOTES, NOW, PEOPLE, PERSONA, QUESTION, RECENTLY, WORLD, ChatMessage, Part
 from troupelab.people.acts import THINK, Message
 from troupelab.people.agent import Agent
 from troupelab.people.stage import Stage
 
-__all__ = ["MAX_NOTES", "MAX_RECENT", "act_prompt"]
+__all__ = ["MAX_NOTES", "MAX_RECENT", "act_part", "act_prompt", "gist", "question_prompt"]
 
 MAX_RECENT = 20
 """Records of the recent tier that a prompt shows word for word."""
@@ -35,6 +35,11 @@ Answer with one JSON object and nothing else:
 TALK is heard by the person named in target, or by all who hear you where target is empty. THINK is heard by nobody. REACH_OUT
 opens a conversation with somebody within reach. The last action is always DONE, with empty content."""
 
+_INTERVIEW = """\
+Do not act now. An interviewer, whom nobody else hears, asks this person something. Answer as they would, from what they know and
+remember, in their own voice, with one JSON object and nothing else: {"answer": "..."}
+"""
+
 
 def act_prompt(agent: Agent, stage: Stage, step: int, heard: Sequence[Message]) -> tuple[ChatMessage, ...]:
     """The messages that ask an agent for its turn.
@@ -45,19 +50,52 @@ def act_prompt(agent: Agent, stage: Stage, step: int, heard: Sequence[Message]) 
         step: which step.
         heard: what it was just told, in order.
     """
-    people = f"You can talk to: {', '.join(stage.listeners(agent)) or 'nobody'}."
-    if reach := stage.within_reach(agent):
-        people += f"\nWithin reach: {orjson.dumps(reach).decode()}"
-    system = f"{_RULES}{WORLD}{stage.world.description}{PERSONA}{agent.persona.to_json()}{PEOPLE}{people}"
     notes = agent.memory.recall([message.text for message in heard[-RECALLED_BY:]], MAX_NOTES)
-    recent = "\n".join(map(_line, agent.memory.recent(MAX_RECENT)))
     stimuli = "\n".join(
         orjson.dumps({"type": message.kind, "source": message.source, "content": message.text}).decode()
         for message in heard
     )
     mind = f"\nYour state of mind: {orjson.dumps(agent.state).decode()}" if agent.state else ""
     when = f"It is {stage.world.time_at(step):%A %d %B %Y, %H:%M}.{mind}\nYou just heard:\n{stimuli or 'nothing new'}"
-    user = f"{NOTES}{_notes(notes)}{RECENTLY}{recent or 'nothing yet'}{NOW}{when}"
+    return _messages(agent, stage, notes, f"{NOW}{when}")
+
+
+def act_part(messages: Sequence[ChatMessage], stage: Stage) -> Part:
+    """A turn's messages as one of several: the rules and the world are what they have in common."""
+    system, user = messages
+    shared = len(_RULES) + len(WORLD) + len(stage.world.description)
+    return Part(system.content[:shared], system.content[shared:] + user.content)
+
+
+def gist(heard: Sequence[Message]) -> str:
+    """What a turn answers to, for telling like turns: what was heard, without who said it when."""
+    return "\n".join(message.text for message in heard)
+
+
+def question_prompt(agent: Agent, stage: Stage, question: str) -> tuple[ChatMessage, ...]:
+    """The messages that put an interviewer's question to an agent, with the notes and records that fit it. Nothing is touched by it.
+
+    Args:
+        agent: who is asked.
+        stage: where it stands.
+        question: what is asked.
+    """
+    found = [each.item for each in agent.memory.relevant(question, 2 * MAX_NOTES)]
+    notes = sorted((each for each in found if isinstance(each, Note)), key=lambda note: note.first_step)
+    records = [_line(each) for each in found if isinstance(each, Record)]
+    fitting = "What fits the question:\n" + "\n".join(records) + "\n" if records else ""
+    asked = question.replace("\n", " ")
+    return _messages(agent, stage, notes, f"{QUESTION}{_INTERVIEW}{fitting}The question: {asked}")
+
+
+def _messages(agent: Agent, stage: Stage, notes: Sequence[Note], last: str) -> tuple[ChatMessage, ...]:
+    """What is the same for acts and questions, and then what is asked for now."""
+    people = f"You can talk to: {', '.join(stage.listeners(agent)) or 'nobody'}."
+    if reach := stage.within_reach(agent):
+        people += f"\nWithin reach: {orjson.dumps(reach).decode()}"
+    system = f"{_RULES}{WORLD}{stage.world.description}{PERSONA}{agent.persona.to_json()}{PEOPLE}{people}"
+    recent = "\n".join(map(_line, agent.memory.recent(MAX_RECENT)))
+    user = f"{NOTES}{_notes(notes)}{RECENTLY}{recent or 'nothing yet'}{last}"
     return ChatMessage("system", system), ChatMessage("user", user)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from troupelab.events import Emit, Failed
 from troupelab.ids import WORLD, make_id
-from troupelab.limits import LiveLimits
+from troupelab.livelimits import LiveLimits
 from troupelab.memory.memory import Memory
 from troupelab.memory.pool import Pool
 from troupelab.people.acts import CONVERSATION, REACH_OUT, SOCIAL, TALK, Action, Message
@@ -59,6 +59,10 @@ class Stage:
         """Whom an agent can talk to now."""
         heard_by = {*self.world.audience[agent.index], *agent.opened}
         return [self.agents[index].name for index in sorted(heard_by)]
+
+    def holds_up(self, agent: Agent) -> int:
+        """How many others wait for what an agent may say: those who hear it, and those whom it could reach out to."""
+        return len(self.world.audience[agent.index]) + len(self.world.reachable[agent.index])
 
     def within_reach(self, agent: Agent) -> list[str]:
         """Whom an agent could reach out to, and has not yet."""
