@@ -9,6 +9,8 @@ import re
 import subprocess
 import sys
 import threading
+import urllib.error
+import urllib.request
 
 import pytest
 
@@ -321,6 +323,17 @@ def test_it_is_silent_and_leaves_ctrl_c_alone():
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
     assert (ended.returncode, ended.stdout.strip(), ended.stderr) == (0, "True", "")
+
+
+@installed
+def test_nobody_without_the_key_can_use_the_port_that_the_library_opens(model):
+    """The library listens on this machine only, at a port of its own choice, and refuses whoever has not its key."""
+    address = model._library.load().listening_address
+    assert address.startswith("http://127.0.0.1:")
+    ask = urllib.request.Request(f"{address}/v1/chat/completions", data=b'{"messages": []}')
+    with pytest.raises(urllib.error.HTTPError, match="401") as refused:
+        urllib.request.urlopen(ask, timeout=10)
+    refused.value.close()
 
 
 @installed

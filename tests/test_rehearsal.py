@@ -27,13 +27,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from troupelab.errors import InputError, RunError
-from troupelab.models import rehearsal
 from troupelab.models.model import NOW, PEOPLE, PERSONA, ChatMessage, Request
 from troupelab.models.parse import parse_object
-from troupelab.models.rehearsal import Settings, serve
-from troupelab.models.rehearsal_replies import SHORT_REPLY, fill, spoil
-from troupelab.models.rehearsal_settings import MALFORMED, Latency
-from troupelab.models.rehearsing import Rehearsal
+from troupelab.models.rehearsal import command as rehearsal
+from troupelab.models.rehearsal.command import Settings, serve
+from troupelab.models.rehearsal.process import Rehearsal
+from troupelab.models.rehearsal.replies import SHORT_REPLY, fill, spoil
+from troupelab.models.rehearsal.settings import MALFORMED, Latency
 from troupelab.models.scripted import ScriptedModel
 from troupelab.people.acts import EXPECTED, read_turn
 from troupelab.text.embed import HashingEmbedder
@@ -837,7 +837,7 @@ def test_curls_way_of_asking_first_is_answered():
 
 def command(*arguments, **options):
     """Start the server in a process of its own; its address comes first."""
-    line = [sys.executable, "-W", "error", "-m", "troupelab.models.rehearsal", *arguments]
+    line = [sys.executable, "-W", "error", "-m", "troupelab.models.rehearsal.command", *arguments]
     return subprocess.Popen(
         line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
     )
@@ -890,7 +890,7 @@ def test_a_child_that_cannot_start_says_why(monkeypatch):
 def test_the_child_ends_when_its_parent_dies():
     """A parent that is killed leaves no server behind."""
     code = (
-        "import sys, time\nfrom troupelab.models.rehearsing import Rehearsal\n"
+        "import sys, time\nfrom troupelab.models.rehearsal.process import Rehearsal\n"
         "server = Rehearsal().start()\nprint(server.base_url, flush=True)\ntime.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

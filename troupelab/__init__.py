@@ -49,7 +49,12 @@ if TYPE_CHECKING:
     from troupelab.livelimits import LiveLimits
     from troupelab.memory.memory import Memory
     from troupelab.memory.pool import Pool
-    from troupelab.models import ChatMessage, Model, Reply, Request, ScriptedModel
+    from troupelab.models import ChatMessage, Model, Reply, Request, Schema, ScriptedModel
+    from troupelab.models.cache import ReplyCache
+    from troupelab.models.chat import ChatModel
+    from troupelab.models.local import LocalModel
+    from troupelab.models.prices import Price
+    from troupelab.models.rehearsal.process import Rehearsal
     from troupelab.people.persona import Fragment, Persona
     from troupelab.people.world import World
     from troupelab.run import Run, runs
@@ -71,7 +76,12 @@ _HOMES = {
     "troupelab.livelimits": ("LiveLimits",),
     "troupelab.memory.memory": ("Memory",),
     "troupelab.memory.pool": ("Pool",),
-    "troupelab.models": ("ChatMessage", "Model", "Reply", "Request", "ScriptedModel"),
+    "troupelab.models": ("ChatMessage", "Model", "Reply", "Request", "Schema", "ScriptedModel"),
+    "troupelab.models.cache": ("ReplyCache",),
+    "troupelab.models.chat": ("ChatModel",),
+    "troupelab.models.local": ("LocalModel",),
+    "troupelab.models.prices": ("Price",),
+    "troupelab.models.rehearsal.process": ("Rehearsal",),
     "troupelab.people.persona": ("Fragment", "Persona"),
     "troupelab.people.world": ("World",),
     "troupelab.run": ("Run", "runs"),
@@ -83,6 +93,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "ChatMessage",
+    "ChatModel",
     "Dashboard",
     "Embedder",
     "Fragment",
@@ -92,6 +103,7 @@ __all__ = [
     "LimitError",
     "Limits",
     "LiveLimits",
+    "LocalModel",
     "Memory",
     "MissingPackageError",
     "Model",
@@ -106,11 +118,15 @@ __all__ = [
     "Persona",
     "PersonaError",
     "Pool",
+    "Price",
+    "Rehearsal",
     "Reply",
+    "ReplyCache",
     "ReplyError",
     "Request",
     "Run",
     "RunError",
+    "Schema",
     "ScriptedModel",
     "Store",
     "StoreCorruptError",

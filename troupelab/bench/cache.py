@@ -1,9 +1,10 @@
 """What the exact cache costs: puts, hits and keys as the caller's thread sees them, and what eviction holds up.
 
-Replies are 4 kB of made-up talk. `get_us` and `miss_us` are asked of the file, in random order, with next to nothing in memory; `put_us` is one call
-while the writer is at work. `overshoot_percent` is how far file and log together pass the cap while three times the cap is put,
-looked at after every tenth put; `loop_block_ms` is the longest time that an event loop in this process waits beyond its 1 ms while the
-writer evicts at full speed, `loop_idle_ms` the same while it does nothing.
+Replies are 4 kB of made-up talk. `get_us` and `miss_us` are asked of the file, in random order, with next to nothing
+in memory; `put_us` is one call while the writer is at work. `overshoot_percent` is how far file and log together pass
+the cap while three times the cap is put, looked at after every tenth put; `loop_block_ms` is the longest time that an
+event loop in this process waits beyond its 1 ms while the writer evicts at full speed, `loop_idle_ms` the same while
+it does nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -45,7 +46,7 @@ def run(*, quick: bool = False) -> dict[str, object]:
         with tempfile.TemporaryDirectory() as folder:
             return {
                 **_calls(Path(folder, "calls.sqlite"), replies, entries),
-                **_eviction(Path(folder, "small.sqlite"), replies, entries // 10),
+                **_eviction(Path(folder, "small.sqlite"), replies, max(5_000, entries // 10)),
                 "key_us": _key_us(texts),
                 "pickle_save_ms_at_5000": _pickle_ms(Path(folder, "all.pickle"), texts),
             }
@@ -107,7 +108,8 @@ def _eviction(path: Path, replies: list[Reply], entries: int) -> Mapping[str, fl
             raise RuntimeError(f"the cache did not do what is measured here: {cache.stats()}")
         idle_s = asyncio.run(_longest_pause_s(0.5, lambda: None))
         put_s = asyncio.run(_longest_pause_s(1.0, partial(_put_some, cache, replies, iter(range(entries * 3, 10**9)))))
-        cache.resize(max_bytes=max(cap // 10, 100_000), max_age_s=None)
+        cache.flush(60)
+        cache.resize(max_bytes=cap // 10, max_age_s=None)
         cut_s = asyncio.run(_longest_pause_s(0.5, lambda: None))
         cache.flush()
     return {
@@ -117,8 +119,8 @@ def _eviction(path: Path, replies: list[Reply], entries: int) -> Mapping[str, fl
     }
 
 
-def _put_some(cache: ReplyCache, replies: list[Reply], numbers: object) -> None:
-    for number in islice(numbers, 20):  # type: ignore[call-overload]
+def _put_some(cache: ReplyCache, replies: list[Reply], numbers: Iterator[int]) -> None:
+    for number in islice(numbers, 5):
         cache.put(_key(number), replies[number % len(replies)])
 
 

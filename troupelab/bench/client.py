@@ -11,6 +11,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from itertools import count, islice
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from troupelab.models.cache import ReplyCache
 from troupelab.models.chat import ChatModel
 from troupelab.models.model import ChatMessage, Request
 from troupelab.models.pipeline import Pipeline
-from troupelab.models.rehearsing import Rehearsal
+from troupelab.models.rehearsal.process import Rehearsal
 from troupelab.models.semantic import SemanticCache
 from troupelab.people.acts import EXPECTED, TURN, read_turn
 from troupelab.people.world import World
@@ -103,19 +104,24 @@ def _many(server: Rehearsal, calls: int, *, like: bool) -> dict[str, float]:
     return {
         "calls_per_s": calls / wall_s,
         "cpu_ms_per_call": cpu_s * 1000 / calls,
-        "extra_connections": float(stats["connections_opened"] - _IN_FLIGHT),
+        "extra_connections": float(stats["connections"]["opened"] - _IN_FLIGHT),
         "calls_recorded_share": recorded / stats["requests"],
     }
 
 
 def _messages() -> Iterator[tuple[tuple[ChatMessage, ...], str]]:
     """Prompts of 24 kB, the first two thirds the same as a prompt's stable part is, the rest like no other's; and a gist."""
-    system = next(talk(_SEED, _SYSTEM_CHARS))
-    user = next(talk(_SEED + 1, _USER_CHARS))
-    gists = list(islice(talk(_SEED + 2, _GIST_CHARS), 1_000))
+    system, user, gists = _material()
     for number in count():
         gist = f"{number} {gists[number % len(gists)]}"
         yield (ChatMessage("system", system), ChatMessage("user", f"{number} {user}")), gist
+
+
+@lru_cache(maxsize=1)
+def _material() -> tuple[str, str, list[str]]:
+    """What the prompts are made of: made once, since making it up takes longer than a call."""
+    gists = list(islice(talk(_SEED + 2, _GIST_CHARS), 1_000))
+    return next(talk(_SEED, _SYSTEM_CHARS)), next(talk(_SEED + 1, _USER_CHARS)), gists
 
 
 def _step(server: Rehearsal) -> float:

@@ -18,7 +18,14 @@ from troupelab.models.account import Account
 from troupelab.models.model import Request
 from troupelab.models.pipeline import Pipeline
 from troupelab.people.agent import Agent
-from troupelab.people.condense import EXPECTED_NOTES, NOTES_SCHEMA, condense_part, condense_prompt, read_notes
+from troupelab.people.condense import (
+    EXPECTED_NOTES,
+    MAX_TOKENS,
+    NOTES_SCHEMA,
+    condense_part,
+    condense_prompt,
+    read_notes,
+)
 
 __all__ = ["Consolidator"]
 
@@ -76,8 +83,9 @@ class Consolidator:
         def request(attempt: int) -> Request:
             seed = draw(self._seed, "consolidate", agent.index, job.step, call, attempt)
             return Request(
-                "consolidate", agent.index, job.step, call, attempt, seed, messages, schema=NOTES_SCHEMA, part=part
-            )
+                "consolidate", agent.index, job.step, call, attempt, seed, messages, max_tokens=MAX_TOKENS, schema=NOTES_SCHEMA,
+                part=part,
+            )  # fmt: skip
 
         account = Account(self._clock())
         try:

@@ -356,8 +356,8 @@ class Engine:
         return self.state == "paused"
 
     def _resume(self) -> None:
-        self._release()
         self._enter("running", "")
+        self._release()  # last: whoever is let in may meet a guardrail at once, and pause the run again
 
     def _release(self) -> None:
         self.held_s, self._held_since = self._held_total(), None

@@ -1,11 +1,11 @@
 """The exact cache: the same request is not paid for twice, within a run, between runs, and after a crash.
 
-`reply_key` says which requests are the same. `ReplyCache` keeps replies under their keys: those used last in memory, all of
-them in a file of their own (`troupelab.store.replies`), within caps that may change at any time. Nothing is unpickled: a
-reply is a short row of checked bytes.
+`reply_key` says which requests are the same. `ReplyCache` keeps replies under their keys: those used last in memory,
+all of them in a file of their own (`troupelab.store.replies`), within caps that may change at any time. Nothing is
+unpickled: a reply is a short row of checked bytes.
 
-Any thread may call anything here. A hit from the file takes some 10 µs, so that the loop may ask; what is put is written by the
-file's own thread.
+Any thread may call anything here. A hit from the file takes some 10 µs, so that the loop may ask; what is put is
+written by the file's own thread.
 """
 
 from __future__ import annotations
@@ -43,13 +43,14 @@ def reply_key(request: Request, *, model: str, seed: int, share_identical: bool)
         request: its messages, temperature, max_tokens and schema count; whose it is and why does not.
         model: the model's identity: its name, and whatever else makes its replies different.
         seed: the run's seed: runs with the same one share replies, others do not.
-        share_identical: whether equal requests of different agents share one reply where it is drawn (temperature above 0);
-            otherwise `request.seed`, which depends on the run's seed, the agent and the call, keeps replicates apart.
+        share_identical: whether equal requests of different agents share one reply where it is drawn (temperature
+            above 0); otherwise `request.seed`, of the run's seed, the agent and the call, keeps replicates apart.
 
     >>> one, other = Request("act", 0, 0, 0, 0, 5, ()), Request("act", 1, 0, 0, 0, 6, ())
-    >>> [reply_key(one, model="m", seed=7, share_identical=share) == reply_key(other, model="m", seed=7, share_identical=share)
-    ...  for share in (True, False)]
-    [True, False]
+    >>> def key(request: Request, share: bool) -> bytes:
+    ...     return reply_key(request, model="m", seed=7, share_identical=share)
+    >>> key(one, True) == key(other, True), key(one, False) == key(other, False)
+    (True, False)
     """
     drawn = request.temperature > 0 and not share_identical
     parts = [
@@ -87,7 +88,7 @@ class Cached(msgspec.Struct, frozen=True, gc=False):
 
 
 class CacheStats(msgspec.Struct, frozen=True):
-    """What a cache did since it was opened, and what it holds; `refused` were not written, `damaged` could not be read."""
+    """What a cache did since it was opened, and holds; `refused` were not written, `damaged` could not be read."""
 
     hits_ram: int
     hits_disk: int
@@ -240,7 +241,7 @@ class ReplyCache:
         return slot.cached
 
     def put(self, key: bytes, reply: Reply, *, latency_s: float = 0.0) -> None:
-        """Keep a reply; returns at once. One that does not fit in the file is kept in memory alone, and counted as refused.
+        """Keep a reply; returns at once. What does not fit in the file is kept in memory alone, and counted as refused.
 
         Args:
             key: of `reply_key`.
@@ -257,10 +258,10 @@ class ReplyCache:
             self._keep(key, cached)
 
     def mark(self) -> None:
-        """Keep what is put from now on, whatever is evicted, until the next `mark`: so that a crash costs no call twice.
+        """Keep what is put from now on until the next `mark`, whatever is evicted: a crash then costs no call twice.
 
-        Called when the acts so far are committed: their replies may go again, as may all others that were there before. The cap holds all
-        the same: where what is kept fills it, more is refused.
+        Called when the acts so far are committed: their replies may go again, as may all that were there before. The
+        cap holds all the same: where what is kept fills it, more is refused.
         """
         self._file.mark()
 

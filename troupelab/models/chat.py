@@ -10,6 +10,7 @@ loop; `release` ends what belongs to the running one.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import math
 import os
 import time
@@ -112,6 +113,7 @@ class ChatModel:
         known = price or price_of(model)
         self.price = known or (Price(0.0, 0.0, 0.0) if self._is_local else None)
         self._dialect = Dialect("" if structured == "off" else structured)
+        importlib.import_module("aiohttp")  # a fifth of a second, which the first call must not take on the loop
         self._sessions: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession]
         self._sessions = weakref.WeakKeyDictionary()
         self._has_answered = False
@@ -186,6 +188,7 @@ class ChatModel:
             ModelError: the subclass says whether it may pass.
         """
         for _ in range(_MAX_ADAPTATIONS):
+            version = self._dialect.version
             body = request_body(request, self.name, self._dialect, stream=self.stream)
             began = time.perf_counter()
             status, found, first_token_s, retry_after = await self._post("/chat/completions", body, stream=self.stream)
@@ -194,7 +197,8 @@ class ChatModel:
                 self._has_answered = True
                 return self._reply(request, answered, first_token_s - began)
             error = parse_error(found) if isinstance(found, bytes) else {}
-            if not self._dialect.learn(status, error):
+            # Many calls may meet the same refusal at once: the first one learns from it, the others only try again.
+            if self._dialect.version == version and not self._dialect.learn(status, error):
                 break
         raise error_of(status, self._scrubbed(error), model=self.name, url=self.base_url, retry_after=retry_after)
 
@@ -261,7 +265,7 @@ class ChatModel:
                     return 200, answered, first, None
                 found = await _read_bounded(response)
                 return response.status, found, time.perf_counter(), retry_after
-        except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as error:
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
             refused = True
             problem = str(getattr(error, "os_error", None) or type(error).__name__)
         except (aiohttp.ClientError, OSError) as error:

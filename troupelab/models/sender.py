@@ -37,6 +37,7 @@ __all__ = ["Sender"]
 
 _CHARACTERS_A_TOKEN = 3
 _MOST_THREADS = int(FIELDS["max_concurrency"].high)
+_LOOK_AGAIN_S = 0.25
 _SETUP_FIRST: Priority = (-math.inf,)
 
 
@@ -104,9 +105,11 @@ class Sender:
             async with self.limiter.slot(priority, ask, urgent=urgent or again):
                 account.begin(self._clock())
                 outcome = await self._attempt(request, ask, account)
+                # Within the slot, so that nobody else is let in to hear the same.
+                halted = isinstance(outcome, ModelSetupError) and not urgent and self.on_halt("model", str(outcome))
             if isinstance(outcome, Reply):
                 return outcome
-            if isinstance(outcome, ModelSetupError) and not urgent and self.on_halt("model", str(outcome)):
+            if halted:
                 self._tell(request, account, outcome, "the run pauses, and it is sent again when the run goes on")
                 again, priority = False, _SETUP_FIRST
                 continue
@@ -165,20 +168,28 @@ class Sender:
 
     async def _hedged(self, request: Request, ask: Ask, account: Account) -> Reply:
         """Ask the model, and once more where the answer takes unusually long and that is wanted."""
-        after_s = self.hedge.after_s(self._limits.max_hedged_fraction)
-        if after_s is None:
+        if not self._limits.max_hedged_fraction:
             return await self._call(request)
+        began = self._clock()
         asked = {asyncio.ensure_future(self._call(request))}
+        done: set[asyncio.Future[Reply]] = set()
         second = None
         try:
-            done, open_ = await asyncio.wait(asked, timeout=after_s)
-            if not done and (second := self.limiter.try_slot(ask)) is not None:
-                account.attempts += 1
-                self.hedge.hedged()
-                asked.add(asyncio.ensure_future(self._call(request)))
-                done, open_ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
-            if open_ and not any(each.exception() is None for each in done):
-                done, _ = await asyncio.wait(asked)
+            while not done and second is None:
+                after_s = self.hedge.after_s(self._limits.max_hedged_fraction)
+                waited_s = self._clock() - began
+                if after_s is not None and waited_s >= after_s and (second := self.limiter.try_slot(ask)) is not None:
+                    account.attempts += 1
+                    self.hedge.hedged()
+                    asked.add(asyncio.ensure_future(self._call(request)))
+                    break
+                # Not yet, or not enough is known, or no slot is free: look again.
+                pause_s = _LOOK_AGAIN_S if after_s is None or waited_s >= after_s else after_s - waited_s
+                done, _ = await asyncio.wait(asked, timeout=pause_s)
+            while not any(each.exception() is None for each in done) and len(done) < len(asked):
+                done, _ = await asyncio.wait(
+                    asked, return_when=asyncio.FIRST_COMPLETED if not done else asyncio.ALL_COMPLETED
+                )
             return min(done, key=lambda each: each.exception() is not None).result()
         finally:
             for each in asked:

@@ -55,6 +55,8 @@ class Dialect:
         self.temperature = True
         self.seed = True
         self.usage_in_stream = True
+        self.version = 0
+        """Counts what was learned: a request that was made before the last lesson is worth another try."""
 
     def learn(self, status: int, error: dict[str, Any]) -> bool:
         """Leave out what an error names; tells whether there is something new to try."""
@@ -78,6 +80,7 @@ class Dialect:
             self.usage_in_stream = False
         else:
             return False
+        self.version += 1
         return True
 
 

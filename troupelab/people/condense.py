@@ -13,7 +13,7 @@ from troupelab.errors import ReplyError
 from troupelab.memory.record import Record
 from troupelab.models.model import CONDENSE, ChatMessage, Part, Schema
 
-__all__ = ["EXPECTED_NOTES", "NOTES_SCHEMA", "condense_part", "condense_prompt", "read_notes"]
+__all__ = ["EXPECTED_NOTES", "MAX_TOKENS", "NOTES_SCHEMA", "condense_part", "condense_prompt", "read_notes"]
 
 EXPECTED_NOTES = ("notes",)
 NOTES_SCHEMA = Schema(
@@ -25,6 +25,9 @@ NOTES_SCHEMA = Schema(
         "additionalProperties": False,
     },
 )
+MAX_TOKENS = 4_000
+"""Room for the notes of some fifty records."""
+
 _MAX_NOTES = 64
 _MAX_NOTE_CHARS = 4_000
 _MAX_RECORD_CHARS = 2_000

@@ -1,14 +1,14 @@
 """A file of replies by key, that never outgrows its cap: what a reply cache keeps on disk.
 
-Rows stand in the order in which they were put; one that is asked for when half a cap's worth stands before it is moved to the
-front. What is cut off at the other end is so the least recently used, but for this: a reply outlasts half a cap's worth of new
-ones after its last use, and not always a whole one. No clock has to be written on a hit, and neighbouring pages go together.
+Rows stand in the order in which they were put; one that is asked for when half a cap's worth stands before it is moved
+to the front. What is cut off at the other end is so the least recently used, but for this: a reply outlasts half a
+cap's worth of new ones after its last use, and not always a whole one. No clock has to be written on a hit, and
+neighbouring pages go together.
 
-One thread writes: it takes what is queued, compresses it (with a dictionary, as soon as it has seen enough to train one),
-makes room and commits, all in one transaction small enough that the write-ahead log fits into the part of the cap that
-is kept for it. What `flush` has acknowledged survives the end of the process; a loss of power may cost the newest
-transactions, and nothing else. A cache may lose replies and must not stop a run: a row that is damaged is a miss and goes,
-a queue that is full takes no more, a disk that is full makes it read-only, and `problem` says why.
+One thread compresses what is queued (with a dictionary, once it has seen enough to train one), makes room and commits,
+in transactions so small that the log fits into its share of the cap. What `flush` has acknowledged survives the end of
+the process; a loss of power may cost the newest transactions. A cache may lose replies and must not stop a run: a
+damaged row is a miss and goes, a full queue takes no more, a full disk makes it read-only, and `problem` says why.
 
 Any thread may call any method; each that reads has a read-only connection of its own.
 """
@@ -147,7 +147,7 @@ class ReplyFile:
             self._floor = _NO_FLOOR
 
     def resize(self, *, max_bytes: int, max_age_s: float | None) -> None:
-        """Change the cap and the age; returns at once, the file shrinks in small steps. A `problem` but damage is tried again."""
+        """Change the cap and the age; returns at once. A `problem` that is no damage is tried again."""
         with self.changed:
             self._set_caps(max_bytes, max_age_s)
             if not isinstance(self.problem, StoreCorruptError):
@@ -353,9 +353,8 @@ class ReplyFile:
         if self._max_age_s is None:
             return 0
         before = time.time() - self._max_age_s
-        oldest = self._connection.execute(
-            "SELECT id, created < ? FROM reply ORDER BY id LIMIT 16", (before,)
-        ).fetchall()
+        query = "SELECT id, created < ? FROM reply ORDER BY id LIMIT 16"
+        oldest = self._connection.execute(query, (before,)).fetchall()
         gone = self._cut_off([row for row, _ in itertools.takewhile(lambda each: each[1], oldest)])
         self.expired += gone
         return gone

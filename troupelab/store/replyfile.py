@@ -1,8 +1,8 @@
 """What a file of replies looks like, and how it is made, opened and read.
 
-One table has a row for each reply, and one has the dictionaries that replies were compressed with. A row's checksum is over
-its key, its time, its dictionary and its payload, so that none passes for another's. Rows and dictionaries that are damaged are
-misses; only a file that SQLite cannot work with is refused.
+One table has a row for each reply, and one has the dictionaries that replies were compressed with. A row's checksum is
+over its key, its time, its dictionary and its payload, so that none passes for another's. Rows and dictionaries that
+are damaged are misses; only a file that SQLite cannot work with is refused.
 
 For the modules of the store and for who reads another run's replies. Any thread may call `Readers.find`.
 """

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from troupelab.errors import RunError
-from troupelab.models.rehearsal_settings import KEY_VARIABLE, Settings
+from troupelab.models.rehearsal.settings import KEY_VARIABLE, Settings
 
 __all__ = ["Rehearsal"]
 
@@ -149,7 +149,7 @@ class Rehearsal:
         self.settings = changed
 
     def _command(self) -> list[str]:
-        command = [sys.executable, "-m", "troupelab.models.rehearsal", "--port", "0", "--until-stdin-closes"]
+        command = [sys.executable, "-m", "troupelab.models.rehearsal.command", "--port", "0", "--until-stdin-closes"]
         for each in dataclasses.fields(self.settings):
             value, flag = getattr(self.settings, each.name), each.name.replace("_", "-")
             if isinstance(value, bool):

@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 import xxhash
 
-from troupelab.models.model import CONDENSE, NOW, PERSONA, ChatMessage, Request
-from troupelab.models.rehearsal_reading import ChatAsk
+from troupelab.models.model import CONDENSE, NOW, PACK, PERSONA, QUESTION, ChatMessage, Request
+from troupelab.models.rehearsal.reading import ChatAsk
 from troupelab.models.scripted import ScriptedModel
 
 __all__ = ["SHORT_REPLY", "fill", "spoil", "write_reply"]
@@ -48,7 +48,7 @@ async def write_reply(model: ScriptedModel, ask: ChatAsk) -> str:
         ask: what was asked.
     """
     seed = xxhash.xxh3_64_intdigest(ask.prompt.encode()) if ask.seed is None else ask.seed & _MASK
-    if NOW in ask.prompt or CONDENSE in ask.prompt:
+    if any(title in ask.prompt for title in (NOW, CONDENSE, QUESTION, PACK)):
         return await _complete(model, seed, ask.messages)
     turn = orjson.loads(await _complete(model, seed, (("user", _as_sections(ask)),)))
     # A turn has one action or more before DONE; what is said aloud is the better answer.

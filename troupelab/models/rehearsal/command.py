@@ -1,6 +1,6 @@
 """The rehearsal server's command: the scripted model behind an OpenAI-compatible address, with latencies and faults.
 
-`troupelab rehearse --latency lognorm:0.8:0.5 --p429 0.05`, or `python -m troupelab.models.rehearsal`. It listens on this machine only,
+`troupelab rehearse --latency lognorm:0.8:0.5 --p429 0.05`, or `python -m troupelab.models.rehearsal.command`. It listens on this machine only,
 unless told otherwise. `POST /v1/chat/completions` and `/v1/embeddings` (also without `/v1`, and as Azure names them) and
 `GET /v1/models` are answered as OpenAI does; `GET /stats` counts, `POST /reset` counts from zero, `GET` and `POST /config` show and
 change the settings while it runs.
@@ -21,11 +21,11 @@ import threading
 from collections.abc import Callable, Sequence
 
 from troupelab.errors import InputError
-from troupelab.models.rehearsal_http import Handlers
-from troupelab.models.rehearsal_server import RehearsalServer
-from troupelab.models.rehearsal_settings import KEY_VARIABLE, Settings
+from troupelab.models.rehearsal.http import Handlers
+from troupelab.models.rehearsal.server import RehearsalServer
+from troupelab.models.rehearsal.settings import KEY_VARIABLE, Settings
 
-__all__ = ["Settings", "add_arguments", "main", "serve"]
+__all__ = ["Settings", "add_arguments", "main", "run", "serve"]
 
 _BACKLOG = 4_096
 
@@ -147,13 +147,21 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _run(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m troupelab.models.rehearsal", description="a model to rehearse with"
-    )
+def run(arguments: Sequence[str] | None = None, *, prog: str = "python -m troupelab.models.rehearsal.command") -> int:
+    """Read the options and serve.
+
+    Args:
+        arguments: what follows the command; None for the process's own.
+        prog: what the command is called.
+
+    Returns:
+        The exit code.
+    """
+    description = "Serves the scripted model over HTTP, with the latency and the faults of real endpoints."
+    parser = argparse.ArgumentParser(prog=prog, description=description)
     add_arguments(parser)
     return main(parser.parse_args(arguments))
 
 
 if __name__ == "__main__":
-    sys.exit(_run())
+    sys.exit(run())

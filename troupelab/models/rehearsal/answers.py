@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from troupelab.models.rehearsal_reading import ChatAsk, EmbeddingAsk
+from troupelab.models.rehearsal.reading import ChatAsk, EmbeddingAsk
 from troupelab.text.embed import HashingEmbedder
 
 __all__ = ["ChatAnswer", "embeddings"]

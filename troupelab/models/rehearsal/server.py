@@ -21,13 +21,13 @@ from aiohttp import web
 
 from troupelab.errors import InputError
 from troupelab.ids import draw, uniform
-from troupelab.models.rehearsal_answers import ChatAnswer, embeddings
-from troupelab.models.rehearsal_counters import Bucket, Prefixes, Seen
-from troupelab.models.rehearsal_http import hang_up, read_body
-from troupelab.models.rehearsal_reading import Refused, read_chat, read_embedding, read_object
-from troupelab.models.rehearsal_replies import SHORT_REPLY, spoil, write_reply
-from troupelab.models.rehearsal_settings import MALFORMED, Latency, Settings
-from troupelab.models.rehearsal_stats import CLIENT_GONE, DROPPED, HUNG, Stats
+from troupelab.models.rehearsal.answers import ChatAnswer, embeddings
+from troupelab.models.rehearsal.counters import Bucket, Prefixes, Seen
+from troupelab.models.rehearsal.http import hang_up, read_body
+from troupelab.models.rehearsal.reading import Refused, read_chat, read_embedding, read_object
+from troupelab.models.rehearsal.replies import SHORT_REPLY, spoil, write_reply
+from troupelab.models.rehearsal.settings import MALFORMED, Latency, Settings
+from troupelab.models.rehearsal.stats import CLIENT_GONE, DROPPED, HUNG, Stats
 from troupelab.models.scripted import ScriptedModel
 
 __all__ = ["RehearsalServer"]

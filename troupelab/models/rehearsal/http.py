@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from troupelab.models.rehearsal_reading import MAX_BODY_BYTES, Refused
+from troupelab.models.rehearsal.reading import MAX_BODY_BYTES, Refused
 
 __all__ = ["Handlers", "hang_up", "read_body"]
 
