@@ -138,7 +138,7 @@ def test_a_long_text_is_cut(server):
 
 def test_a_windows_texts_go_out_together(server):
     """Twenty who ask at the same time on one loop cost one request."""
-    with embedder_of(server, dims=256, window_ms=300) as embedder:
+    with embedder_of(server, dims=256, window_ms=500) as embedder:
 
         async def main():
             await asyncio.gather(*(embedder.prepare([f"lamp {n}", f"ferry {n}"]) for n in range(20)))
@@ -150,7 +150,7 @@ def test_a_windows_texts_go_out_together(server):
 
 def test_threads_share_requests(server):
     """Twenty threads with different texts get their own vectors, with fewer requests than threads."""
-    with embedder_of(server, window_ms=300) as embedder:
+    with embedder_of(server, window_ms=500) as embedder:
         found = in_threads(20, lambda place: embedder.embed([f"lamp {place}", f"ferry {place}"]))
         expected = HashingEmbedder(embedder.dims)
         for place, rows in enumerate(found):

@@ -82,21 +82,6 @@ def test_a_closed_limiter_cancels_who_waits_and_who_comes_and_lets_the_others_fi
     assert (again, queued, in_flight) == ("done", 0, 0)
 
 
-def test_a_free_slot_is_taken_only_where_nobody_waits():
-    """A slot for a second request is given at once or not at all."""
-
-    async def main():
-        limiter = Limiter(2)
-        first, second, third = limiter.try_slot(), limiter.try_slot(), limiter.try_slot()
-        assert first is not None
-        assert second is not None
-        assert third is None
-        limiter.leave()
-        return limiter.try_slot() is not None
-
-    assert asyncio.run(main())
-
-
 # ---------------------------------------------------------------------- rates
 
 

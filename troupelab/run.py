@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from troupelab import _platform
 from troupelab.engine.engine import Engine, State
+from troupelab.engine.options import Options
 from troupelab.engine.schedule import Efficiency, played_efficiency
 from troupelab.errors import RunError, StoreError
 from troupelab.events import Failed
@@ -69,6 +70,7 @@ class Run:
         cache: where replies are kept beyond the run: a file, or a ReplyCache that is open; None for `replies.sqlite` in the
             folder, where there is one; False for none.
         pack_acts: whether acts that come together, as those of a step do, go out as one call with a reply for each.
+        warm_up: whether what all prompts begin with is sent once before the first step, for a provider that caches prompts.
         share_identical: whether agents that ask the very same thing share one sampled reply.
         max_rows: how many events of each kind are kept for frames and panels.
 
@@ -92,6 +94,7 @@ class Run:
         consolidate: Literal["extracted", "model", "off"] = "extracted",
         cache: str | Path | ReplyCache | Literal[False] | None = None,
         pack_acts: bool = False,
+        warm_up: bool = False,
         share_identical: bool = False,
         max_rows: int = 262_144,
     ) -> None:
@@ -137,7 +140,7 @@ class Run:
             share_identical=share_identical,
         )
         self._engine = Engine(
-            self._stage, pipeline, self.limits, steps=self.steps, notes_by_model=consolidate == "model", pack_acts=pack_acts,
+            self._stage, pipeline, self.limits, steps=self.steps, options=Options(consolidate == "model", pack_acts, warm_up),
             seed=seed, emit=emit, clock=clock,
         )  # fmt: skip
 

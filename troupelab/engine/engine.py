@@ -21,6 +21,7 @@ from typing import Literal, TypeAlias
 
 from troupelab.engine.consolidator import Consolidator
 from troupelab.engine.handover import Handover
+from troupelab.engine.options import Options
 from troupelab.engine.watch import watch_process
 from troupelab.errors import ModelError, RunError
 from troupelab.events import ActDone, ActionTaken, Alerted, Emit, Failed, LimitChanged, RunChanged, StepDone
@@ -33,7 +34,7 @@ from troupelab.models.pipeline import Pipeline
 from troupelab.people.acts import CONVERSATION, EXPECTED, TALK, TURN, Message, Turn, read_turn
 from troupelab.people.agent import Agent
 from troupelab.people.interview import ANSWER, EXPECTED_ANSWER, INTERVIEWER, read_answer
-from troupelab.people.prompt import act_part, act_prompt, gist, question_prompt
+from troupelab.people.prompt import act_part, act_prompt, gist, question_prompt, warm_up_prompt
 from troupelab.people.stage import Stage
 
 __all__ = ["Engine", "State"]
@@ -52,8 +53,7 @@ class Engine:
         pipeline: how they reach the model.
         limits: read where they are used; changes are accepted on the loop.
         steps: how many steps to play.
-        notes_by_model: let the model write the notes of consolidations, instead of extracting them.
-        pack_acts: let acts that come together go out as one call.
+        options: how to play.
         seed: of every draw.
         emit: is told everything.
         clock: seconds since the run's start.
@@ -66,8 +66,7 @@ class Engine:
         limits: LiveLimits,
         *,
         steps: int,
-        notes_by_model: bool,
-        pack_acts: bool,
+        options: Options,
         seed: int,
         emit: Emit,
         clock: Callable[[], float],
@@ -81,8 +80,7 @@ class Engine:
         self.acts_done = 0
         self.held_s = 0.0
         self._limits = limits
-        self._notes_by_model = notes_by_model
-        self._pack_acts = pack_acts
+        self._options = options
         self._seed = seed
         self._emit = emit
         self._clock = clock
@@ -94,7 +92,7 @@ class Engine:
         self._acting: set[asyncio.Task[None]] = set()
         self._held_by = ""
         self._questions = 0
-        self._consolidator = Consolidator(pipeline, by_model=notes_by_model, seed=seed, emit=emit, clock=clock)
+        self._consolidator = Consolidator(pipeline, by_model=options.notes_by_model, seed=seed, emit=emit, clock=clock)
 
     # ------------------------------------------------------------------ the play, on the loop
 
@@ -122,6 +120,9 @@ class Engine:
         try:
             if (load := getattr(self.stage.pool.embedder, "load", None)) is not None:
                 await asyncio.to_thread(load)  # beside the loop, so that the controls answer meanwhile
+            if self._options.warm_up:
+                await self._go.wait()
+                await asyncio.wait([asyncio.create_task(self.pipeline.warm_up(warm_up_prompt(self.stage)))])
             for step in range(self.steps):
                 await self._go.wait()
                 if not self._stopping:
@@ -198,8 +199,8 @@ class Engine:
         agent.memory.begin(step, self._limits.at_step(step, agent.name))
         heard = agent.hear(step)
         messages, like = act_prompt(agent, self.stage, step, heard), gist(heard)
-        part = act_part(messages, self.stage) if self._pack_acts else None
-        if self._notes_by_model:
+        part = act_part(messages, self.stage) if self._options.pack_acts else None
+        if self._options.notes_by_model:
             agent.last_prompt = messages
 
         def request(attempt: int) -> Request:

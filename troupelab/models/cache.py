@@ -65,7 +65,10 @@ def reply_key(request: Request, *, model: str, seed: int, share_identical: bool)
         parts += message.role.encode("utf-8", "surrogatepass"), message.content.encode("utf-8", "surrogatepass")
     # All lengths first, and how many there are: no two lists of parts look alike.
     count = len(parts)
-    return xxhash.xxh3_128_digest(struct.pack(f"<{count + 1}Q", count, *map(len, parts)) + b"".join(parts))
+    digest = xxhash.xxh3_128(struct.pack(f"<{count + 1}Q", count, *map(len, parts)))
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
 
 
 def _schema_part(schema: Schema) -> bytes:

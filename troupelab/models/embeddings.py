@@ -174,7 +174,7 @@ class EndpointEmbedder:
                     raise copy(failure)
 
     def stats(self) -> dict[str, int]:
-        """What was asked (blank texts left out), found in the cache, and sent (again, too), and what the cache holds now."""
+        """What was asked for (blank texts left out) and sent (each attempt counts) so far, and what the cache holds now."""
         desk, asker = self._desk, self._desk.asker
         return {
             "texts_asked": desk.texts_asked, "cache_hits": desk.hits, "requests": asker.requests,

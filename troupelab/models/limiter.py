@@ -105,14 +105,6 @@ class Limiter:
         """
         return Slot(self, priority, ask, urgent)
 
-    def try_slot(self, ask: Ask = FREE) -> Slot | None:
-        """A slot that is free at this moment and that nobody waits for, or None. Give it back with `leave`."""
-        slot = Slot(self, (), ask, False)
-        if self.queued or not self._free(urgent=False) or self._wait_s(ask) > 0:
-            return None
-        self._give(slot)
-        return slot
-
     def wake(self) -> None:
         """Let in whoever may go; to be called whenever a gate may have changed its mind."""
         if self._timer is not None:
@@ -137,7 +129,10 @@ class Limiter:
         return self.in_flight < self._size and (urgent or not self._held)
 
     def _wait_s(self, ask: Ask) -> float:
-        return max((gate.wait_s(ask, self.in_flight) for gate in self._gates), default=0.0)
+        longest = 0.0
+        for gate in self._gates:
+            longest = max(longest, gate.wait_s(ask, self.in_flight))
+        return longest
 
     def _give(self, slot: Slot) -> None:
         self.in_flight += 1

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from troupelab._platform import trim_heap
 from troupelab.errors import InputError, MissingPackageError, ModelError, ModelRequestError, ModelSetupError, ReplyError
 from troupelab.models.grammar import SHORT_KINDS, Task, cut_messages, kind, short_task, whole_task
 from troupelab.models.model import Reply, Request
@@ -208,6 +209,7 @@ class _Library:
         """Let go of the server, once no worker uses it any more."""
         with self._lock:
             self._server = None
+        trim_heap()
 
     def _start(self) -> Any:
         # Waiting threads of OpenMP would otherwise spin, and take a core from the rest of the program.
@@ -232,7 +234,7 @@ class _Library:
         put.restype, put.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p]
         handlers = {number: get(number) for number in _SIGNALS}
         try:
-            return xllamacpp.Server(params)
+            server = xllamacpp.Server(params)
         except RuntimeError as error:
             expected = (
                 "a whole GGUF model (this one is cut short, damaged, of an unknown kind, or too big for the memory)"
@@ -242,6 +244,9 @@ class _Library:
             # The library takes Ctrl-C and SIGTERM for itself; they belong to the program.
             for number, handler in handlers.items():
                 put(number, handler)
+        # Its loop may not run yet, and one that is ended before it runs waits for ever: a token's work shows that it does.
+        server.handle_completions({"prompt": ".", "max_tokens": 1})
+        return server
 
     def answer(self, request: Request, stop: threading.Event) -> Reply:
         """One request from beginning to end.

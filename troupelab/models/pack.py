@@ -60,7 +60,7 @@ class Packer:
         Raises:
             ModelError: it was given up.
         """
-        limits = self._limits
+        limits = self._limits.current
         if request.part is not None and not urgent and limits.batch_window_ms > 0 and limits.batch_max_size > 1:
             item = _Item(request, account, priority, asyncio.get_running_loop().create_future())
             self._gather(item)

@@ -141,7 +141,8 @@ class Pipeline:
                 self._emit(account.event(request, self._clock(), error))
 
     def _key(self, request: Request) -> bytes:
-        if self.cache is None and self._flights is None:
+        drawn = request.temperature > 0 and not self._share_identical
+        if self.cache is None and (self._flights is None or drawn):
             return b""
         return reply_key(request, model=self._identity, seed=self._seed, share_identical=self._share_identical)
 
@@ -151,7 +152,8 @@ class Pipeline:
             account.source = "cache"
             self._used(request, "exact", 1.0, kept.reply, kept.latency_s)
             return kept.reply
-        if self._flights is None:
+        # A drawn reply is for one agent's one call: nobody else can be asking for it.
+        if self._flights is None or (request.temperature > 0 and not self._share_identical):
             return await self._fetch(request, account, priority, urgent)
         # What a flight takes is counted once, by whoever of its askers is first to take it over.
         spent = self._spent.setdefault(key, Account(self._clock()))
@@ -181,7 +183,7 @@ class Pipeline:
     async def _fetch(self, request: Request, account: Account, priority: Priority, urgent: bool) -> Reply:
         """Semantic cache, then the model."""
         account.source = "model"
-        similarity = self._limits.cache_similarity
+        similarity = self._limits.current.cache_similarity
         if self.semantic is not None and similarity is not None and request.gist:
             hit = self.semantic.find(self._scope(request), request.gist, similarity)
             if hit is not None:
@@ -235,7 +237,7 @@ class Pipeline:
             return
         if self.cache is not None:
             self.cache.put(key, reply, latency_s=reply.latency_s)
-        if self.semantic is not None and request.gist and self._limits.cache_similarity is not None:
+        if self.semantic is not None and request.gist and self._limits.current.cache_similarity is not None:
             self.semantic.put(self._scope(request), request.gist, reply)
 
     def _used(self, request: Request, kind: str, similarity: float, reply: Reply, seconds: float) -> None:
@@ -245,6 +247,18 @@ class Pipeline:
     def _tell(self, request: Request, error: ModelError, what: str, account: Account) -> None:
         kind = type(error).__name__
         self._emit(Failed(self._clock(), request.step, request.agent, kind, f"{error}; {what}", account.attempts))
+
+    async def warm_up(self, messages: tuple[ChatMessage, ...]) -> None:
+        """Send what many prompts begin with, so that a provider that caches prompts has it; the reply does not matter."""
+        request = Request("warm-up", -1, 0, 0, 0, 0, messages, max_tokens=1)
+        account, error = Account(self._clock()), ""
+        try:
+            await self.sender.send(request, account)
+        except ModelError as failure:
+            error = type(failure).__name__  # the sender has told why, and the first step will meet the same
+        finally:
+            if account.attempts:
+                self._emit(account.event(request, self._clock(), error))
 
     async def drain(self) -> None:
         """Wait for what still goes on beside the run, and free what belongs to this loop."""

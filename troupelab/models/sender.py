@@ -125,28 +125,26 @@ class Sender:
     def _wait_s(self, error: ModelError, request: Request, account: Account) -> float:
         if not isinstance(error, ModelBusyError):
             account.failures += 1
+        limits = self._limits.current
         return wait_before_retry(
             error,
             attempt=account.attempts,
             failures=account.failures,
-            max_attempts=self._limits.max_attempts,
-            left_s=self._left_s(account),
+            max_attempts=limits.max_attempts,
+            left_s=(limits.deadline_s or math.inf) - account.active_s,
             seed=request.seed,
         )
 
-    def _left_s(self, account: Account) -> float:
-        deadline_s = self._limits.deadline_s
-        return math.inf if deadline_s is None else deadline_s - account.active_s
-
     async def _attempt(self, request: Request, ask: Ask, account: Account) -> Reply | ModelError:
-        era, began = self.pace.era, self._clock()
-        timeout_s = min(self._limits.timeout_s or math.inf, self._left_s(account))
+        limits, era, began = self._limits.current, self.pace.era, self._clock()
+        timeout_s = min(limits.timeout_s or math.inf, (limits.deadline_s or math.inf) - account.active_s)
         tokens, cost_usd = 0, 0.0
         outcome: Reply | ModelError
         account.attempts += 1
         try:
             async with asyncio.timeout(None if timeout_s == math.inf else timeout_s):
-                outcome = await self._hedged(request, ask, account)
+                hedge = limits.max_hedged_fraction > 0
+                outcome = await (self._hedged(request, ask, account) if hedge else self._call(request))
             latency_s = self._clock() - began
             outcome = msgspec.structs.replace(outcome, latency_s=latency_s)
             tokens, cost_usd = outcome.tokens_in + outcome.tokens_out, outcome.cost_usd
@@ -164,40 +162,41 @@ class Sender:
             self.budget.settle(ask, tokens, cost_usd)
             self._rates.settle(ask, tokens)
         self._learn(outcome, era)
+        if limits.adaptive_concurrency:
+            self._resize()
         return outcome
 
     async def _hedged(self, request: Request, ask: Ask, account: Account) -> Reply:
-        """Ask the model, and once more where the answer takes unusually long and that is wanted."""
-        if not self._limits.max_hedged_fraction:
-            return await self._call(request)
+        """Ask the model, and once more where the answer takes unusually long."""
         began = self._clock()
-        asked = {asyncio.ensure_future(self._call(request))}
+        asked = [asyncio.ensure_future(self._call(request))]
         done: set[asyncio.Future[Reply]] = set()
-        second = None
         try:
-            while not done and second is None:
+            while not done and len(asked) == 1:
                 after_s = self.hedge.after_s(self._limits.max_hedged_fraction)
-                waited_s = self._clock() - began
-                if after_s is not None and waited_s >= after_s and (second := self.limiter.try_slot(ask)) is not None:
-                    account.attempts += 1
+                wait_s = math.inf if after_s is None else after_s - (self._clock() - began)
+                if wait_s <= 0:
                     self.hedge.hedged()
-                    asked.add(asyncio.ensure_future(self._call(request)))
-                    break
-                # Not yet, or not enough is known, or no slot is free: look again.
-                pause_s = _LOOK_AGAIN_S if after_s is None or waited_s >= after_s else after_s - waited_s
-                done, _ = await asyncio.wait(asked, timeout=pause_s)
-            while not any(each.exception() is None for each in done) and len(done) < len(asked):
-                done, _ = await asyncio.wait(
-                    asked, return_when=asyncio.FIRST_COMPLETED if not done else asyncio.ALL_COMPLETED
-                )
+                    asked.append(asyncio.ensure_future(self._second(request, ask, account)))
+                else:  # not yet, or too little is known: look again
+                    done, _ = await asyncio.wait(asked, timeout=min(wait_s, _LOOK_AGAIN_S))
+            while len(done) < len(asked) and all(each.exception() is not None for each in done):
+                when = asyncio.ALL_COMPLETED if done else asyncio.FIRST_COMPLETED
+                done, _ = await asyncio.wait(asked, return_when=when)
             return min(done, key=lambda each: each.exception() is not None).result()
         finally:
             for each in asked:
                 each.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
-            if second is not None:
+
+    async def _second(self, request: Request, ask: Ask, account: Account) -> Reply:
+        """The second request for a slow one, in a slot of its own, before those who have not begun."""
+        async with self.limiter.slot((), ask, urgent=True):
+            account.attempts += 1
+            try:
+                return await self._call(request)
+            finally:
                 self.budget.settle(ask, 0, 0.0)
-                self.limiter.leave()
 
     async def _on_thread(self, request: Request) -> Reply:
         if self._threads is None:
@@ -220,8 +219,6 @@ class Sender:
             self.pace.refused(era)
         elif isinstance(outcome, ModelUnavailableError):
             self.pace.failed()
-        if self._limits.adaptive_concurrency:
-            self._resize()
 
     def _tell(self, request: Request, account: Account, error: ModelError, what: str) -> None:
         kind = type(error).__name__

@@ -16,7 +16,7 @@ from troupelab.people.acts import THINK, Message
 from troupelab.people.agent import Agent
 from troupelab.people.stage import Stage
 
-__all__ = ["MAX_NOTES", "MAX_RECENT", "act_part", "act_prompt", "gist", "question_prompt"]
+__all__ = ["MAX_NOTES", "MAX_RECENT", "act_part", "act_prompt", "gist", "question_prompt", "warm_up_prompt"]
 
 MAX_RECENT = 20
 """Records of the recent tier that a prompt shows word for word."""
@@ -65,6 +65,11 @@ def act_part(messages: Sequence[ChatMessage], stage: Stage) -> Part:
     system, user = messages
     shared = len(_RULES) + len(WORLD) + len(stage.world.description)
     return Part(system.content[:shared], system.content[shared:] + user.content)
+
+
+def warm_up_prompt(stage: Stage) -> tuple[ChatMessage, ...]:
+    """What all prompts begin with, and nothing to be done."""
+    return ChatMessage("system", f"{_RULES}{WORLD}{stage.world.description}"), ChatMessage("user", "Ready?")
 
 
 def gist(heard: Sequence[Message]) -> str:
