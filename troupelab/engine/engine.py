@@ -172,8 +172,8 @@ class Engine:
             raise RunError(f"an act of step {step} broke: {type(failures[0]).__name__}: {failures[0]}") from failures[0]
         if not self._stopping:
             self.steps_done = step + 1
-            end_s = self._clock()
-            self._emit(StepDone(end_s, step, start_s, end_s, self._held_total() - held_s, self._limits.max_concurrency))
+            end_s, sender = self._clock(), self.pipeline.sender
+            self._emit(StepDone(end_s, step, start_s, end_s, self._held_total() - held_s, sender.limiter.size))
 
     async def _between_steps(self, step: int) -> None:
         if self.steps_done == self.steps:

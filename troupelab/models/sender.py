@@ -65,6 +65,9 @@ class Sender:
         self._clock = clock
         self._estimate: Callable[[Request], Ask] = getattr(model, "estimate", _usual_estimate)
         self._call: Callable[[Request], Awaitable[Reply]] = model.complete
+        self._parallel: int = getattr(
+            model, "parallel", _MOST_THREADS
+        )  # what waits inside a model would look like slow calls
         self._threads: ThreadPoolExecutor | None = None
         if not inspect.iscoroutinefunction(model.complete):
             self._call = self._on_thread
@@ -79,7 +82,7 @@ class Sender:
         self.limiter.wake()
 
     def _resize(self) -> None:
-        size = self._limits.max_concurrency
+        size = min(self._limits.max_concurrency, self._parallel)
         if self._limits.adaptive_concurrency:
             self.pace.cap(size)
             size = min(size, self.pace.size)
