@@ -147,15 +147,12 @@ def _prefix(server: Rehearsal) -> Mapping[str, float]:
     world = dataclasses.replace(World.load("market_panel", agents=20, seed=_SEED), description=next(talk(_SEED, 6_000)))
     figures = {}
     for suffix, warm in (("", True), ("_off", False)):
-        server.configure(prefix_cache=False)  # forget
-        server.configure(prefix_cache=True)
         calls = _play(server, world, warm_up=warm).frames.calls
         acts = calls[calls["purpose"] == "act"]
         first = acts[acts["step"] == 0]
         figures[f"warm_up_cached_share{suffix}"] = float(first["tokens_cached"].sum() / first["tokens_in"].sum())
     figures["prefix_cached_share"] = float(acts["tokens_cached"].sum() / acts["tokens_in"].sum())
-    server.configure(prefix_cache=False)
-    server.configure(prefix_cache=True)
+    server.reset()
     played = Run(world, _ChangingFirst(server), steps=4, seed=_SEED).start().wait(600)
     calls = played.frames.calls
     figures["prefix_cached_share_off"] = float(calls["tokens_cached"].sum() / calls["tokens_in"].sum())

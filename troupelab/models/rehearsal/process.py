@@ -166,7 +166,7 @@ class Rehearsal:
         found.pop(KEY_VARIABLE, None)
         if self.settings.key is not None:
             found[KEY_VARIABLE] = self.settings.key
-        home = str(Path(__file__).resolve().parents[2])
+        home = str(Path(__file__).resolve().parents[3])
         found["PYTHONPATH"] = os.pathsep.join(filter(None, (home, found.get("PYTHONPATH"))))
         return found
 
