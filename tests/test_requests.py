@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 import traceback
 
 import pytest
@@ -522,3 +523,43 @@ def test_nobody_who_is_not_there_can_be_asked():
     """An unknown name is refused with the known ones."""
     with pytest.raises(tl.RunError, match="Amara Okafor"):
         quick_run().ask("Nobody", "?")
+
+
+# ---------------------------------------------------------------------- vectors from the endpoint
+
+
+def test_vectors_of_an_endpoint_are_fetched_ahead_and_together(server):
+    """Memories that compare by an endpoint's vectors never wait for it on the loop, and many texts share a request."""
+    server.configure(latency="const:0.02")
+    with tl.EndpointEmbedder(chat(server), "vectors") as embedder:
+        fetched_on_loop = []
+        embed = embedder.embed
+
+        def watched(texts):
+            before = embedder.stats()["requests"]
+            vectors = embed(texts)
+            if embedder.stats()["requests"] > before and threading.current_thread().name == "troupelab":
+                fetched_on_loop.append(texts)
+            return vectors
+
+        embedder.embed = watched
+        limits = tl.Limits(recent_max_records=30)
+        run = quick_run(model=chat(server), steps=8, embedder=embedder, limits=limits).start().wait(60)
+        assert run.ask(run.agent_names[0], "What does the lamp cost?")
+        stats = embedder.stats()
+    assert run.summary()["acts_lost"] == 0
+    assert run.summary()["errors"] == 0
+    assert fetched_on_loop == []
+    assert stats["texts_sent"] > 3 * stats["requests"]
+
+
+def test_a_run_whose_vectors_cannot_be_had_pauses_and_goes_on(server):
+    """An embedding endpoint that fails pauses the run with an alert; mended and resumed, no act is lost."""
+    with tl.EndpointEmbedder(chat(server), "vectors", dims=256, max_attempts=1) as embedder:
+        run = quick_run(steps=3, embedder=embedder)
+        server.configure(p500=1.0)
+        run.start()
+        assert "the endpoint failed" in paused(run)
+        server.configure(p500=0)
+        run.resume()
+        assert run.wait(30).summary()["acts_lost"] == 0

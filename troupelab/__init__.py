@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from troupelab.models import ChatMessage, Model, Reply, Request, Schema, ScriptedModel
     from troupelab.models.cache import ReplyCache
     from troupelab.models.chat import ChatModel
+    from troupelab.models.embeddings import EndpointEmbedder
     from troupelab.models.local import LocalModel
     from troupelab.models.prices import Price
     from troupelab.models.rehearsal.process import Rehearsal
@@ -79,6 +80,7 @@ _HOMES = {
     "troupelab.models": ("ChatMessage", "Model", "Reply", "Request", "Schema", "ScriptedModel"),
     "troupelab.models.cache": ("ReplyCache",),
     "troupelab.models.chat": ("ChatModel",),
+    "troupelab.models.embeddings": ("EndpointEmbedder",),
     "troupelab.models.local": ("LocalModel",),
     "troupelab.models.prices": ("Price",),
     "troupelab.models.rehearsal.process": ("Rehearsal",),
@@ -96,6 +98,7 @@ __all__ = [
     "ChatModel",
     "Dashboard",
     "Embedder",
+    "EndpointEmbedder",
     "Fragment",
     "HashingEmbedder",
     "InputError",

@@ -341,7 +341,7 @@ class Run:
         asked = self._stage.agents[self.agent_names.index(agent)]
         engine = self._engine
         answer = engine.handover.submit(
-            lambda: engine.interview(asked, question, remember=remember), engine.pipeline.sender.release
+            lambda: engine.interviewer.ask(asked, question, remember=remember), engine.pipeline.sender.release
         )
         try:
             return answer.result(timeout_s)

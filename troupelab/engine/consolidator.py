@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from troupelab.engine.ahead import Ahead
 from troupelab.errors import ModelError
 from troupelab.events import Emit, Failed
 from troupelab.ids import draw
@@ -45,13 +46,14 @@ class Consolidator:
     """
 
     def __init__(
-        self, pipeline: Pipeline, *, by_model: bool, seed: int, emit: Emit, clock: Callable[[], float]
+        self, pipeline: Pipeline, *, by_model: bool, seed: int, emit: Emit, clock: Callable[[], float], ahead: Ahead
     ) -> None:
         self._pipeline = pipeline
         self._by_model = by_model
         self._seed = seed
         self._emit = emit
         self._clock = clock
+        self._ahead = ahead
         self._running: dict[int, list[tuple[Job, asyncio.Future[Consolidation]]]] = {}
         self._workers = ThreadPoolExecutor(1, thread_name_prefix="troupelab-consolidate")
 
@@ -66,6 +68,8 @@ class Consolidator:
         loop = asyncio.get_running_loop()
         if self._by_model and agent.last_prompt:
             return asyncio.ensure_future(self._ask(agent, job, place))
+        if job.embeds and hasattr(job.embedder, "prepare"):
+            return asyncio.ensure_future(self._extract(job))
         if job.bytes > SMALL_JOB_BYTES:
             return loop.run_in_executor(self._workers, job.run)
         made = loop.create_future()
@@ -94,8 +98,15 @@ class Consolidator:
                 request, read_notes, EXPECTED_NOTES, account=account, priority=(job.step + 0.5,)
             )
         except ModelError:
-            return job.run()
-        return job.written(notes, account.tokens, self._clock() - account.came_s - account.queue_s)
+            return await self._extract(job)
+        seconds = self._clock() - account.came_s - account.queue_s
+        return await asyncio.to_thread(job.written, notes, account.tokens, seconds)  # it embeds the notes
+
+    async def _extract(self, job: Job) -> Consolidation:
+        """Have a job's notes extracted beside the loop, with the vectors that it lacks fetched for all jobs together."""
+        if job.embeds and not await self._ahead.fetch([record.text for record in job.records]):
+            return job.verbatim()  # the run ends, and there are no vectors
+        return await asyncio.get_running_loop().run_in_executor(self._workers, job.run)
 
     async def admit(self, agent: Agent) -> None:
         """Make the notes of the agent's earlier steps visible, in the order in which they became due."""
@@ -106,7 +117,7 @@ class Consolidator:
             except asyncio.CancelledError:
                 if not outcome.cancelled():
                     raise  # not the job was cancelled, but whoever waits for it
-                made = job.run()
+                made = await self._extract(job)
             except Exception as error:
                 # Nothing is lost where condensing fails: the records become notes word for word.
                 made = job.verbatim()

@@ -19,8 +19,10 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Literal, TypeAlias
 
+from troupelab.engine.ahead import Ahead
 from troupelab.engine.consolidator import Consolidator
 from troupelab.engine.handover import Handover
+from troupelab.engine.interviewer import Interviewer
 from troupelab.engine.options import Options
 from troupelab.engine.watch import watch_process
 from troupelab.errors import ModelError, RunError
@@ -31,10 +33,9 @@ from troupelab.livelimits import LimitChange, LiveLimits
 from troupelab.models.account import Account
 from troupelab.models.model import Request
 from troupelab.models.pipeline import Pipeline
-from troupelab.people.acts import CONVERSATION, EXPECTED, TALK, TURN, Message, Turn, read_turn
-from troupelab.people.agent import Agent
-from troupelab.people.interview import ANSWER, EXPECTED_ANSWER, INTERVIEWER, read_answer
-from troupelab.people.prompt import act_part, act_prompt, gist, question_prompt, warm_up_prompt
+from troupelab.people.acts import EXPECTED, TURN, Message, Turn, read_turn
+from troupelab.people.agent import Agent, as_text
+from troupelab.people.prompt import act_part, act_prompt, gist, warm_up_prompt
 from troupelab.people.stage import Stage
 
 __all__ = ["Engine", "State"]
@@ -91,8 +92,11 @@ class Engine:
         self._waiting: set[asyncio.Task[None]] = set()
         self._acting: set[asyncio.Task[None]] = set()
         self._held_by = ""
-        self._questions = 0
-        self._consolidator = Consolidator(pipeline, by_model=options.notes_by_model, seed=seed, emit=emit, clock=clock)
+        self._ahead = Ahead(stage.pool.embedder, self._halt, self._go)
+        self.interviewer = Interviewer(stage, pipeline, self._ahead, seed=seed)
+        self._consolidator = Consolidator(
+            pipeline, by_model=options.notes_by_model, seed=seed, emit=emit, clock=clock, ahead=self._ahead
+        )
 
     # ------------------------------------------------------------------ the play, on the loop
 
@@ -196,9 +200,12 @@ class Engine:
         await self._consolidator.admit(agent)
         self._waiting.discard(task)
         self._acting.add(task)
-        agent.memory.begin(step, self._limits.at_step(step, agent.name))
         heard = agent.hear(step)
-        messages, like = act_prompt(agent, self.stage, step, heard), gist(heard)
+        like = gist(heard)
+        if not await self._ahead.fetch([*(message.text for message in heard), like]):
+            return
+        agent.memory.begin(step, self._limits.at_step(step, agent.name))
+        messages = act_prompt(agent, self.stage, step, heard)
         part = act_part(messages, self.stage) if self._options.pack_acts else None
         if self._options.notes_by_model:
             agent.last_prompt = messages
@@ -214,6 +221,9 @@ class Engine:
             turn = await self.pipeline.complete(request, read_turn, EXPECTED, account=account, priority=priority)
         except ModelError as failure:
             error = type(failure).__name__  # the act is skipped; the pipeline has told why
+        # What it did is remembered in one wording, and what was said is heard by others in another.
+        if not await self._ahead.fetch([text for each in turn.actions for text in (as_text(each), each.content)]):
+            return
         self._commit(agent, step, heard, turn)
         end_s = self._clock()
         start_s = account.came_s if math.isnan(account.begun_s) else account.begun_s
@@ -241,32 +251,12 @@ class Engine:
         for agent in self.stage.agents:
             await self._consolidator.admit(agent)
             if self.steps_done == self.steps:
+                await self._ahead.fetch([message.text for message in agent.hear(self.steps)])
                 agent.memory.begin(self.steps, self._limits.at_step(self.steps, agent.name))
                 agent.commit(self.steps, agent.hear(self.steps), ())
                 self._consolidator.start(agent)
                 await self._consolidator.admit(agent)
                 self._emit(agent.memory.size())
-
-    async def interview(self, agent: Agent, question: str, *, remember: bool) -> str:
-        """Ask an agent something, as it is between two acts; it goes before all acts, and also while the run is paused.
-
-        Raises:
-            ModelError: the model did not answer.
-        """
-        messages = question_prompt(agent, self.stage, question)
-        step = max(0, self.step_started)
-        self._questions += 1
-        call = self._questions
-
-        def request(attempt: int) -> Request:
-            seed = draw(self._seed, "ask", agent.index, step, call, attempt)
-            return Request("ask", agent.index, step, call, attempt, seed, messages, schema=ANSWER, gist=question)
-
-        answer = await self.pipeline.complete(request, read_answer, EXPECTED_ANSWER, urgent=True)
-        if remember:
-            agent.remember_aside(CONVERSATION, INTERVIEWER, question)
-            agent.remember_aside(TALK, agent.name, answer)
-        return answer
 
     # ------------------------------------------------------------------ controls, from any thread
 

@@ -59,6 +59,11 @@ class Job:
     vectors: Rounded | None = None
 
     @property
+    def embeds(self) -> bool:
+        """Whether `run` asks the embedder for vectors."""
+        return self.notes and self.vectors is None and self.embedder is not None
+
+    @property
     def ram_bytes(self) -> int:
         """What the job takes in RAM while it waits."""
         return self.bytes + (0 if self.vectors is None else int(self.vectors.rows.nbytes))

@@ -66,7 +66,7 @@ class Memory:
         self._recent = Recent(agent, self._shelf, self._pool.dims, self._vectors)
         self._semantic = Semantic(agent, self._pool.embedder, self._shelf)
         self.archive = Archive(agent, self._shelf) if self._shelf.durable else None
-        self._finder = Finder(self._semantic, self.archive, self._pool.embedder)
+        self._finder = Finder(self._semantic, self.archive, self._vectors if self._pool.embedder else None)
         self._jobs: list[Job] = []
         self._out: list[Job] = []
         self._hits = 0.0
@@ -152,7 +152,7 @@ class Memory:
         try:
             return pool.embedder.embed(texts) if pool.embedder else None
         except Exception as error:  # an embedder may be anybody's: without vectors, only identical texts are found
-            message = f"{error}; {len(texts)} records were compared without vectors"
+            message = f"{error}; {len(texts)} texts were compared without vectors"
             pool.emit(Failed(pool.clock(), self.step, self.agent, type(error).__name__, message, 0))
             return None
 

@@ -8,8 +8,8 @@ It changes nothing. Owned by one memory, on the engine's loop thread.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,13 @@ from troupelab.memory import policy
 from troupelab.memory.archive import Archive
 from troupelab.memory.record import Note, Record
 from troupelab.memory.semantic import Semantic
-from troupelab.text.embed import Embedder, mean_direction
+from troupelab.text.embed import Vectors, mean_direction
 from troupelab.text.sketch import bits_of, having, sketches
 
 __all__ = ["Finder", "Found"]
+
+Embed: TypeAlias = Callable[[Sequence[str]], Vectors | None]
+"""Gives vectors, or none where they cannot be had: then words alone are compared."""
 
 _LEADS = 16
 """So many notes lead to the archived records that `relevant` compares."""
@@ -45,10 +48,10 @@ class _Question(NamedTuple):
 class Finder:
     """Looks through a memory's tiers."""
 
-    def __init__(self, semantic: Semantic, archive: Archive | None, embedder: Embedder | None) -> None:
+    def __init__(self, semantic: Semantic, archive: Archive | None, embed: Embed | None) -> None:
         self._semantic = semantic
         self._archive = archive
-        self._embedder = embedder
+        self._embed = embed
 
     def relevant(
         self, text: str, k: int, step: int, records: Sequence[Record], *, notes: bool, archive: bool
@@ -75,7 +78,7 @@ class Finder:
     def recall(self, texts: Sequence[str], k: int, step: int) -> list[Note]:
         """The `k` notes that fit some texts best, oldest first; without an embedder or a text the newest."""
         tier = self._semantic
-        if self._embedder is None or not texts:
+        if self._embed is None or not texts:
             return tier.notes[-k:]
         if not len(tier):
             return []
@@ -98,7 +101,8 @@ class Finder:
         bits = bits_of(texts)
         has = self._semantic.having(bits)
         rarity = policy.rarity(np.bitwise_count(np.packbits(has, axis=1)).sum(axis=1), has.shape[1])
-        vector = None if self._embedder is None else mean_direction(self._embedder.embed(texts))
+        vectors = None if self._embed is None else self._embed(texts)
+        vector = None if vectors is None else mean_direction(vectors)
         cosines = None if vector is None else self._semantic.similarity(vector)
         return _Question(vector, bits, rarity), policy.relevance(cosines, policy.overlap(has, rarity))
 
@@ -107,7 +111,8 @@ class Finder:
         words = sketches([record.text for record in records], again=True)
         words = words | sketches([record.source for record in records], again=True)
         overlaps = policy.overlap(having(words.T[question.bits // 8], question.bits), question.rarity)
-        if self._embedder is None or question.vector is None:
-            return policy.relevance(None, overlaps)
-        cosines = np.vecdot(self._embedder.embed([record.text for record in records]), question.vector)
+        vectors = None
+        if self._embed is not None and question.vector is not None:
+            vectors = self._embed([record.text for record in records])
+        cosines = None if vectors is None or question.vector is None else np.vecdot(vectors, question.vector)
         return policy.relevance(cosines, overlaps)

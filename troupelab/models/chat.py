@@ -213,6 +213,7 @@ class ChatModel:
         body = orjson.dumps({"model": model, "input": [text.encode("utf-8", "replace").decode() for text in texts]})
         status, found, _, retry_after = await self._post("/embeddings", body, stream=False)
         assert isinstance(found, bytes)
+        self._has_answered = self._has_answered or status == 200
         if status != 200:
             error = self._scrubbed(parse_error(found))
             raise error_of(status, error, model=model, url=self.base_url, retry_after=retry_after)

@@ -210,6 +210,7 @@ class Pipeline:
             account = Account(self._clock())
             try:
                 fresh = await self.sender.send(request, account, priority=_SHADOW)
+                await semantic.prepare(hit.reply.text, fresh.text)
                 false_hit = semantic.check(hit.reply.text, fresh.text)
                 self._emit(
                     CacheUsed(

@@ -190,7 +190,9 @@ class SemanticCache:
         shelf = self._shelves.get(scope)
         if size_bytes > self._max_bytes // 4 or (shelf is not None and gist in shelf.by_gist):
             return
-        vector, digits = self._embedder.embed([gist])[0], _digits(gist)
+        vector, digits = self._vector(gist), _digits(gist)
+        if vector is None:
+            return
         if len(self) == self._capacity:
             self._drop_oldest()
         row = self._free_row()
@@ -241,6 +243,15 @@ class SemanticCache:
         vectors = self._embedder.embed([one, other])
         return not float(np.vecdot(vectors[0], vectors[1])) >= same_topic(self._embedder)
 
+    async def prepare(self, kept: str, fresh: str) -> None:
+        """Have at hand what `check` compares of two replies, where the embedder fetches vectors from elsewhere.
+
+        Raises:
+            ModelError: it cannot be had.
+        """
+        if (prepare := getattr(self._embedder, "prepare", None)) is not None:
+            await prepare([" ".join(_said(kept)), " ".join(_said(fresh))])
+
     def check(self, kept: str, fresh: str) -> bool:
         """Count a shadow check: whether the kept reply was false (see `judge`), given what the model says now."""
         false_hit = self.judge(kept, fresh)
@@ -258,8 +269,11 @@ class SemanticCache:
         same = shelf.by_gist.get(gist)
         if same is not None:
             return Hit(same.reply, 1.0, gist)
+        vector = self._vector(gist)
+        if vector is None:
+            return None
         rows = np.frombuffer(shelf.rows, dtype=np.int64)
-        cosines = self._cosines(rows, self._embedder.embed([gist])[0])
+        cosines = self._cosines(rows, vector)
         near = (cosines >= similarity - _MARGIN).nonzero()[0]
         if near.size:
             near = near[np.frombuffer(shelf.digits, dtype=np.uint64)[near] == _digits(gist)]
@@ -275,6 +289,14 @@ class SemanticCache:
             if _same_question(gist, entry.gist):
                 return Hit(entry.reply, float(exact[place]), entry.gist)
         return None
+
+    def _vector(self, gist: str) -> NDArray[np.float32] | None:
+        """A question's vector; without one (an embedder may be anybody's) it is found by the very same text alone."""
+        try:
+            vector: NDArray[np.float32] = self._embedder.embed([gist])[0]
+        except Exception:
+            return None
+        return vector
 
     def _cosines(self, rows: NDArray[np.int64], vector: NDArray[np.float32]) -> NDArray[np.float32]:
         """The cosine of each of these rows, in their order; no matrix product, since that would wake BLAS's threads."""

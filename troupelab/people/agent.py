@@ -16,7 +16,7 @@ from troupelab.models.model import ChatMessage
 from troupelab.people.acts import DONE, SOCIAL, Action, Message
 from troupelab.people.persona import Persona
 
-__all__ = ["Agent"]
+__all__ = ["Agent", "as_text"]
 
 
 class Agent:
@@ -56,7 +56,7 @@ class Agent:
         """End the act of a step: remember what was heard and then what was done. DONE says nothing and is not remembered."""
         for past in [each for each in self._inbox if each <= step]:
             del self._inbox[past]
-        done = [(action.type, self.name, _as_text(action), OWN_ACTION) for action in actions if action.type != DONE]
+        done = [(action.type, self.name, as_text(action), OWN_ACTION) for action in actions if action.type != DONE]
         told = [(message.kind, message.source, message.text, message.id) for message in heard]
         asides = [(*aside, OWN_ACTION) for aside in self.asides]
         self.asides.clear()
@@ -66,5 +66,6 @@ class Agent:
         )
 
 
-def _as_text(action: Action) -> str:
+def as_text(action: Action) -> str:
+    """An action as it is remembered by whoever took it."""
     return f"(to {action.target}) {action.content}" if action.target else action.content
