@@ -46,7 +46,7 @@ def run(*, quick: bool = False) -> dict[str, object]:
     calls = 2_000 if quick else 10_000
 
     def measure() -> Mapping[str, float]:
-        with Rehearsal(latency=f"const:{_LATENCY_S}", reply="short") as server:
+        with Rehearsal(latency=f"lognorm:{_LATENCY_S}:0.4", reply="short") as server:
             _many(server, 1_000, like=False)  # connections, imports and the processor's caches
             plain = _many(server, calls, like=False)
             alike = _many(server, calls // 2, like=True)

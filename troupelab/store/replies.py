@@ -31,6 +31,7 @@ from troupelab._platform import unlock_file
 from troupelab.errors import StoreCorruptError, StoreError
 from troupelab.store import replyfile
 from troupelab.store.file import Codec, Trainer, lock_path, pragma
+from troupelab.store.keyfilter import KeyFilter
 from troupelab.store.replyfile import PAGE_BYTES, Found, Readers, shares, size_of, told, told_of, transaction
 
 __all__ = ["ReplyFile"]
@@ -38,7 +39,8 @@ __all__ = ["ReplyFile"]
 _FRAME = PAGE_BYTES + 24  # a page in the log
 _QUEUE_BYTES = 16 << 20
 _QUEUE_JOBS = 100_000
-_LINGER_S = 0.01  # for what may still come, so that a commit has more than one row
+_LINGER_S = 0.05  # for what may still come, so that a commit has many rows
+_ROWS_AT_ONCE = 64  # each statement hands Python's lock over and takes it back, which the threads that call models feel
 _ROTATE_EVERY_S = 30.0
 _SPARE_PAGES = 6
 _NO_FLOOR = (1 << 63) - 1
@@ -109,7 +111,7 @@ class ReplyFile:
         Raises:
             StoreError: it is closed.
         """
-        found = self._readers.find(key)
+        found = self._readers.find(key) if self._closing or self._known.may_have(key) else None
         if isinstance(found, int):
             if found > 0:
                 self._enqueue(_Job(b"", row=found))
@@ -202,6 +204,7 @@ class ReplyFile:
         query = self._connection.execute
         self.entries = query("SELECT count(*) FROM reply").fetchone()[0]
         # Two questions: SQLite answers each from an end of the table, and both together by reading all of it.
+        self._known = KeyFilter(key for (key,) in query("SELECT key FROM reply"))
         self._oldest = query("SELECT min(id) FROM reply").fetchone()[0] or 0
         self.newest = query("SELECT max(id) FROM reply").fetchone()[0] or 0
         self._place_middle()
@@ -221,6 +224,8 @@ class ReplyFile:
             if self.problem is not None or full or job.size_bytes > self._log_bytes // 8:
                 self.refused += job.payload is not None
                 return False
+            if job.payload is not None:
+                self._known.add(job.key)
             self._queue.append(job)
             self._queued += 1
             self._queue_bytes += job.size_bytes
@@ -249,7 +254,12 @@ class ReplyFile:
                     self.problem = told(error, self.path)
                     _log.warning("%s; until then nothing is written", self.problem)
                 with self.changed:
-                    self._finish(jobs)
+                    for job in jobs:
+                        self._queue.popleft()
+                        self._queue_bytes -= job.size_bytes
+                        self.refused += self.problem is not None and job.payload is not None
+                    self._handled += len(jobs)
+                    self._hurried = self._hurried and bool(self._queue)
                     if due == self._due and not more:
                         self._due = 0
                     self.changed.notify_all()
@@ -266,14 +276,6 @@ class ReplyFile:
             jobs.append(job)
         return jobs
 
-    def _finish(self, jobs: list[_Job]) -> None:
-        for job in jobs:
-            self._queue.popleft()
-            self._queue_bytes -= job.size_bytes
-            self.refused += self.problem is not None and job.payload is not None
-        self._handled += len(jobs)
-        self._hurried = self._hurried and bool(self._queue)
-
     def _write(self, jobs: list[_Job]) -> bool:
         """Make room for some jobs and do them in one transaction."""
         packed = [(job, *self._pack(job.payload)) for job in jobs]
@@ -286,17 +288,16 @@ class ReplyFile:
             return False
         query, entries, newest = self._connection.execute, self.entries, self.newest
         with transaction(self._connection):
-            for job, dictionary, data in packed:
-                newest += 1
-                if job.row:
+            while packed:
+                puts = itertools.takewhile(lambda each: each[0].payload is not None, packed[:_ROWS_AT_ONCE])
+                if rows := [(job.key, job.created, dictionary, data) for job, dictionary, data in puts]:
+                    entries += replyfile.insert(self._connection, newest + 1, rows)
+                elif (job := packed[0][0]).row:
                     entries -= query("DELETE FROM reply WHERE id = ?", (job.row,)).rowcount
-                elif job.payload is None:
-                    query("UPDATE reply SET id = ? WHERE key = ?", (newest, job.key))
                 else:
-                    entries += 1 - query("DELETE FROM reply WHERE key = ?", (job.key,)).rowcount
-                    own = replyfile.checksum(job.key, job.created, dictionary, data)
-                    values = (newest, job.key, job.created, dictionary, own, data)
-                    query("INSERT INTO reply VALUES (?, ?, ?, ?, ?, ?)", values)
+                    query("UPDATE reply SET id = ? WHERE key = ?", (newest + 1, job.key))
+                newest += len(rows) or 1
+                packed = packed[len(rows) or 1 :]
         self.entries, self.newest = entries, newest
         self._place_middle()
         return False

@@ -16,7 +16,7 @@ import sqlite3
 import struct
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +33,7 @@ __all__ = [
     "Found",
     "Readers",
     "checksum",
+    "insert",
     "open_to_write",
     "shares",
     "size_of",
@@ -58,6 +59,28 @@ _SCHEMA = (
 )
 _SELECT = "SELECT id, created, dictionary, checksum, payload FROM reply WHERE key = ?"
 _log = logging.getLogger("troupelab.store")
+
+
+def insert(connection: sqlite3.Connection, number: int, rows: Sequence[tuple[bytes, float, int, bytes]]) -> int:
+    """Put rows (key, created, dictionary, payload) in one statement; those with the same key go.
+
+    Args:
+        connection: in a transaction.
+        number: of the first row.
+        rows: not more than a few hundred.
+
+    Returns:
+        How many rows there are more than before.
+    """
+    keys = {row[0] for row in rows}
+    counted = f"SELECT count(*) FROM reply WHERE key IN ({', '.join('?' * len(keys))})"  # noqa: S608 - marks only
+    known: int = connection.execute(counted, [*keys]).fetchone()[0]
+    values: list[object] = []
+    for place, (key, created, dictionary, data) in enumerate(rows, number):
+        values += (place, key, created, dictionary, checksum(key, created, dictionary, data), data)
+    marks = ", ".join(["(?, ?, ?, ?, ?, ?)"] * len(rows))
+    connection.execute(f"INSERT OR REPLACE INTO reply VALUES {marks}", values)  # noqa: S608 - marks only
+    return len(keys) - known
 
 
 class Found(NamedTuple):
