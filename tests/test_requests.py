@@ -563,3 +563,32 @@ def test_a_run_whose_vectors_cannot_be_had_pauses_and_goes_on(server):
         server.configure(p500=0)
         run.resume()
         assert run.wait(30).summary()["acts_lost"] == 0
+
+
+# ---------------------------------------------------------------------- all faults at once
+
+
+def test_through_all_faults_every_act_is_done_or_told_and_every_request_is_counted(server):
+    """With a fault in a third of all requests, no act is lost untold, the account is the server's own, and a second run meets the same."""
+    digests, requests = [], []
+    for concurrency in (30, 4):
+        server.configure(
+            latency="lognorm:0.01:0.5", p429=0.2, p500=0.05, pmalformed=0.05, pdrop=0.02, phang=0.01, seed=5
+        )
+        server.reset()
+        world = tl.World.load("market_panel", agents=30, seed=7)
+        limits = tl.Limits(timeout_s=0.5, max_concurrency=concurrency)
+        run = quick_run(world, model=chat(server), steps=4, limits=limits).start().wait(120)
+        stats, errors, acts = server.stats(), run.frames.errors, run.frames.acts
+        kinds = errors["kind"].value_counts()
+        assert run.state == "done"
+        assert len(acts) == 120
+        assert stats["requests"] == run.frames.calls["attempts"].sum() > 150
+        assert kinds["ModelBusyError"] == stats["by_status"]["429"]
+        assert kinds["ModelServerError"] == stats["by_status"]["500"]
+        assert kinds["ModelConnectionError"] == stats["by_status"]["dropped"]
+        assert len(errors) == stats["requests"] - len(acts) + (acts["error"] != "").sum()
+        digests.append(sha(run))
+        requests.append(stats["requests"])
+    assert digests[0] == digests[1]
+    assert requests[0] == requests[1]

@@ -33,7 +33,7 @@ __all__ = ["main"]
 _QUICKSTART = "01_quickstart.ipynb"
 _FIRST_PORT = 8888
 _REHEARSE = "rehearse"
-_BENCHMARKS = ("engine", "memory", "retrieval", "client", "cache", "parse", "semantic", "stages")
+_BENCHMARKS = ("engine", "memory", "retrieval", "client", "cache", "parse", "semantic", "stages", "follow", "faults")
 _TABLE = (
     "state", "agents", "steps", "acts", "acts_lost", "calls", "requests", "cached", "tokens_in", "tokens_out", "cost_usd", "records", "merged", "archived", "consolidations", "notes", "errors", "latency_p50_s",
     "latency_p95_s", "wall_s", "efficiency", "peak_rss_mb", "transcript_sha256",

@@ -1,7 +1,8 @@
 """What a call costs: from a question through every stage over HTTP and back, against a rehearsal server in a process of its own.
 
 `calls_per_s` and `cpu_ms_per_call` are at 500 in flight, with bodies of 24 kB, none like another, with the exact cache, single
-flight, budget, rates, adaptive concurrency and time-outs on; the semantic cache, which compares texts, is measured apart.
+flight, budget, rates and time-outs on; the semantic cache, which compares texts, is measured apart. `bare_…` is the same bodies sent by
+aiohttp alone, with nothing around it: what is left when all stages cost nothing.
 `step_2s_ratio` is one step of 100 agents, all in flight, over the 2.0 s that each call takes.
 """
 
@@ -27,6 +28,7 @@ from troupelab.models.model import ChatMessage, Request
 from troupelab.models.pipeline import Pipeline
 from troupelab.models.rehearsal.process import Rehearsal
 from troupelab.models.semantic import SemanticCache
+from troupelab.models.wire import Dialect, request_body
 from troupelab.people.acts import EXPECTED, TURN, read_turn
 from troupelab.people.world import World
 from troupelab.run import Run
@@ -48,6 +50,7 @@ def run(*, quick: bool = False) -> dict[str, object]:
     def measure() -> Mapping[str, float]:
         with Rehearsal(latency=f"lognorm:{_LATENCY_S}:0.4", reply="short") as server:
             _many(server, 1_000, like=False)  # connections, imports and the processor's caches
+            bare = asyncio.run(_bare(server, calls))
             plain = _many(server, calls, like=False)
             alike = _many(server, calls // 2, like=True)
             server.configure(latency="const:2.0")
@@ -55,6 +58,7 @@ def run(*, quick: bool = False) -> dict[str, object]:
                 "calls_per_s": plain["calls_per_s"],
                 "cpu_ms_per_call": plain["cpu_ms_per_call"],
                 "extra_connections": plain["extra_connections"],
+                **bare,
                 "calls_per_s_semantic": alike["calls_per_s"],
                 "cpu_ms_per_call_semantic": alike["cpu_ms_per_call"],
                 "calls_recorded_share": plain["calls_recorded_share"],
@@ -107,6 +111,28 @@ def _many(server: Rehearsal, calls: int, *, like: bool) -> dict[str, float]:
         "extra_connections": float(stats["connections"]["opened"] - _IN_FLIGHT),
         "calls_recorded_share": recorded / stats["requests"],
     }
+
+
+async def _bare(server: Rehearsal, calls: int) -> dict[str, float]:
+    """Send as many bodies of this size with aiohttp alone."""
+    import aiohttp
+
+    messages, _ = next(_messages())
+    request = Request("act", 0, 0, 0, 0, 0, messages, schema=TURN)
+    body = request_body(request, "rehearsal", Dialect("json_schema"), stream=False)
+    numbers = iter(range(calls))
+    url, headers = f"{server.base_url}/chat/completions", {"Content-Type": "application/json"}
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+        async def worker() -> None:
+            for _ in numbers:
+                async with session.post(url, data=body, headers=headers) as response:
+                    await response.read()
+
+        began, cpu = time.perf_counter(), time.process_time()
+        await asyncio.gather(*(worker() for _ in range(_IN_FLIGHT)))
+        wall_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu
+    return {"bare_calls_per_s": calls / wall_s, "bare_cpu_ms_per_call": cpu_s * 1000 / calls}
 
 
 def _messages() -> Iterator[tuple[tuple[ChatMessage, ...], str]]:
