@@ -23,7 +23,7 @@ class Hedge:
     >>> for latency_s in range(1, 101):
     ...     hedge.note(float(latency_s))
     >>> hedge.after_s(0.05), hedge.after_s(0.0)
-    (93.0, None)
+    (92.0, None)
     """
 
     def __init__(self) -> None:
