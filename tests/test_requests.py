@@ -92,10 +92,14 @@ def test_an_azure_deployment_is_another_address_and_header(server):
 
 
 def test_environment_variables_are_those_that_everyone_knows(server, monkeypatch):
-    """OPENAI_API_KEY and OPENAI_BASE_URL are enough."""
+    """OPENAI_BASE_URL is where one talks to, and OPENAI_API_KEY goes there, but to no endpoint on one's own machine."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
-    assert quick_run(model=tl.ChatModel("rehearsal"), steps=1).start().wait(60).summary()["acts_lost"] == 0
+    model = tl.ChatModel("rehearsal")
+    assert repr(model).endswith("key=none)")
+    model.use_key(KEY)
+    assert quick_run(model=model, steps=1).start().wait(60).summary()["acts_lost"] == 0
+    assert repr(tl.ChatModel("x", base_url="https://example.org/v1")).endswith("key=***)")
 
 
 @pytest.mark.parametrize(
@@ -231,6 +235,22 @@ def test_resuming_without_raising_the_budget_pauses_again(server):
     assert server.stats()["requests"] == before
     run.stop()
     run.wait(10)
+
+
+def test_waiting_ends_at_a_pause_where_that_is_wanted_and_says_why(server, caplog):
+    """wait(until="paused") returns at each pause, also the one after a raised limit; a plain wait says what holds the run; so does the log."""
+    run = quick_run(model=chat(server), limits=tl.Limits(max_tokens=20_000)).start()
+    assert run.wait(30, until="paused").state == "paused"
+    assert run.paused_for.startswith("max_tokens")
+    with pytest.raises(TimeoutError, match=r"it is paused \(max_tokens"):
+        run.wait(0.1)
+    done = run.progress().acts_done
+    run.limits.update(max_tokens=40_000)
+    run.wait(30, until="paused")
+    assert run.progress().acts_done > done
+    run.limits.update(max_tokens=None)
+    assert run.wait(30, until="paused").state == "done"
+    assert "raise max_tokens" in caplog.text
 
 
 def test_max_cost_pauses_and_an_unknown_price_is_said(server):
@@ -498,7 +518,9 @@ def test_an_interview_is_held_at_any_time_and_changes_nothing():
     run.wait(60)
     assert run.ask(name, "And now?")
     assert sha(run) == sha(plain)
-    assert (run.frames.calls["purpose"] == "ask").sum() == 3
+    asked = run.frames.calls.query("purpose == 'ask'")
+    assert len(asked) == 3
+    assert (asked["latency_s"] > 0).all()
 
 
 def test_an_interview_is_remembered_only_if_asked_to_be():

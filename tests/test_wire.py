@@ -75,13 +75,17 @@ def test_lone_surrogates_do_not_stop_a_request():
 def completion(**message):
     """A chat completion with this message."""
     usage = {"prompt_tokens": 10, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 8}}
-    return json.dumps({"model": "m-1", "choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}).encode()
+    return json.dumps(
+        {"model": "m-1", "choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}
+    ).encode()
 
 
 def test_an_answer_is_read_with_its_usage():
     """Text, tokens, cached tokens and the model's full name come out; content in parts is put together."""
     assert read_answer(completion(content="Hi.")) == ("Hi.", 10, 4, 8, "m-1")
-    assert read_answer(completion(content=[{"type": "text", "text": "Hi"}, {"type": "text", "text": "."}])).text == "Hi."
+    assert (
+        read_answer(completion(content=[{"type": "text", "text": "Hi"}, {"type": "text", "text": "."}])).text == "Hi."
+    )
     assert read_answer(b'{"choices": [{"message": {"content": null}}]}') == ("", None, None, 0, "")
 
 

@@ -174,6 +174,10 @@ def _play(run: Run) -> bool:
                 run.wait(timeout=0.1)
             except TimeoutError:
                 bar.update(run.progress().acts_done - bar.n)
+                if run.state == "paused" and not interrupted:
+                    # Nobody is here to mend it; what was done so far is reported. The reason is in the log.
+                    interrupted = True
+                    run.stop()
                 continue
             except KeyboardInterrupt:
                 interrupted = True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import html
 import logging
+import math
 import threading
 import time
 from collections.abc import Generator
@@ -18,20 +19,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from troupelab import _platform
-from troupelab.engine.engine import Engine, State
+from troupelab.engine.assembly import assemble
+from troupelab.engine.engine import State
 from troupelab.engine.options import Options
 from troupelab.engine.schedule import Efficiency, played_efficiency
 from troupelab.errors import RunError, StoreError
 from troupelab.events import Failed
 from troupelab.limits import Limits
 from troupelab.livelimits import LiveLimits
-from troupelab.memory.pool import Pool
 from troupelab.models.cache import ReplyCache
 from troupelab.models.model import Model
-from troupelab.models.pipeline import Pipeline
 from troupelab.models.scripted import ScriptedModel
-from troupelab.models.semantic import SemanticCache
-from troupelab.people.stage import Stage
 from troupelab.people.world import World
 from troupelab.registry import Registry
 from troupelab.results import Progress, progress, rss_curve, summarise, transcript
@@ -51,6 +49,7 @@ _log = logging.getLogger("troupelab")
 _live: Registry[Run] = Registry(lambda run: run.stop(now=True), lambda run, timeout_s: run.wait(timeout_s))
 _ENDED = frozenset({"done", "stopped", "failed"})
 _START_TIMEOUT_S = 10.0
+_LOOK_EVERY_S = 0.02
 
 
 class Run:
@@ -69,7 +68,8 @@ class Run:
             and then), or none ("off": they are archived only).
         cache: where replies are kept beyond the run: a file, or a ReplyCache that is open; None for `replies.sqlite` in the
             folder, where there is one; False for none.
-        pack_acts: whether acts that come together, as those of a step do, go out as one call with a reply for each.
+        pack_acts: whether acts that come together, as those of a step do, go out as one call with a reply for each: fewer requests, but
+            one long reply, less from a provider's prefix cache, and replies that may colour each other.
         warm_up: whether what all prompts begin with is sent once before the first step, for a provider that caches prompts.
         share_identical: whether agents that ask the very same thing share one sampled reply.
         max_rows: how many events of each kind are kept for frames and panels.
@@ -117,32 +117,23 @@ class Run:
             raise RunError(f"consolidate must be 'extracted', 'model' or 'off', not {consolidate!r}")
         self.folder = None if folder is None else Path(folder)
         self._store = None if self.folder is None else _new_store(self.folder / "run.sqlite")
-        emit, clock = self.recorder.emit, self.now_s
-        chosen = default_embedder() if embedder == "best" else embedder
-        pool = Pool(
-            self._opened,
-            scratch=lambda: self._opened().path.parent / "scratch",
-            embedder=chosen,
-            notes=consolidate != "off",
-            emit=emit,
-            clock=clock,
-            hours_per_step=self.world.step_minutes / 60,
-        )
-        self._stage = Stage(self.world, self.limits, pool=pool, emit=emit, clock=clock)
         self._cache = self.folder / "replies.sqlite" if cache is None and self.folder is not None else cache
-        pipeline = Pipeline(
+        self._engine = assemble(
+            self.world,
             self.model,
             self.limits,
-            emit=emit,
-            clock=clock,
+            Options(consolidate == "model", pack_acts, warm_up),
+            steps=self.steps,
             seed=seed,
-            semantic=None if chosen is None else SemanticCache(chosen, seed=seed),
+            store=self._opened,
+            embedder=default_embedder() if embedder == "best" else embedder,
+            notes=consolidate != "off",
             share_identical=share_identical,
+            emit=self.recorder.emit,
+            clock=self.now_s,
+            live_clock=lambda: time.monotonic() - self._began,
         )
-        self._engine = Engine(
-            self._stage, pipeline, self.limits, steps=self.steps, options=Options(consolidate == "model", pack_acts, warm_up),
-            seed=seed, emit=emit, clock=clock,
-        )  # fmt: skip
+        self._stage = self._engine.stage
 
     def _opened(self) -> Store:
         """The run's store; without a folder, a temporary one is made when something is first put away."""
@@ -165,6 +156,11 @@ class Run:
     def state(self) -> State:
         """`ready`, `running`, `paused`, `stopping`, and at the end `done`, `stopped` or `failed`."""
         return self._engine.state
+
+    @property
+    def paused_for(self) -> str:
+        """Why the run is paused, as far as it is: who asked for it, or which limit was reached."""
+        return self._engine.paused_for if self.state == "paused" else ""
 
     @property
     def in_flight(self) -> int:
@@ -293,20 +289,30 @@ class Run:
         """
         self._engine.stop(now=now)
 
-    def wait(self, timeout: float | None = None) -> Run:
-        """Wait until the run has ended.
+    def wait(self, timeout: float | None = None, *, until: Literal["ended", "paused"] = "ended") -> Run:
+        """Wait until the run has ended, or also no longer than until it is paused.
 
         Args:
             timeout: seconds to wait at most; None waits as long as it takes.
+            until: `paused` returns at a pause as well, and not at one that a changed limit has just ended.
 
         Raises:
-            TimeoutError: it had not ended by then; it goes on.
+            TimeoutError: it had not come to that by then; the message says how it stands.
             RunError: it was never started, or it failed.
         """
         if self._thread is None:
             raise RunError("the run was not started: call start() first")
+        if until == "paused":
+            self._engine.handover.do(lambda: None)  # what was changed before this is accepted now
+            deadline = math.inf if timeout is None else time.monotonic() + timeout
+            while self.state != "paused" and time.monotonic() < deadline and not self._end.wait(_LOOK_EVERY_S):
+                pass
+            if self.state == "paused":
+                return self
+            timeout = 0.0 if timeout is not None else None
         if not self._end.wait(timeout):
-            raise TimeoutError(f"the run had not ended after {timeout:g} s; it goes on")
+            stands = f"it is paused ({self.paused_for})" if self.state == "paused" else "it goes on"
+            raise TimeoutError(f"the run had not ended in time; {stands}")
         if self.error is not None:
             raise RunError(f"the run failed: {self.error}") from self.error
         return self
@@ -362,13 +368,10 @@ class Run:
 
     def summary(self) -> dict[str, object]:
         """The run in numbers: what a table at its end shows."""
-        engine = self._engine
-        about = {"world": self.name, "model": self.model.name, "seed": self.seed, "state": self.state}
-        counts = summarise(self.recorder, self._stage, steps=engine.steps_done)
         efficiency = self.efficiency()
         return {
-            **about,
-            **counts,
+            **{"world": self.name, "model": self.model.name, "seed": self.seed, "state": self.state},
+            **summarise(self.recorder, self._stage, steps=self._engine.steps_done),
             "wall_s": round(self.now_s(), 4),
             "efficiency": round(efficiency.value, 4),
             "bound_s": round(efficiency.bound_s, 4),

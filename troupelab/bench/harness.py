@@ -15,7 +15,19 @@ from pathlib import Path
 
 __all__ = ["report", "spread_of"]
 
-_PACKAGES = ("numpy", "pandas", "plotly", "msgspec", "orjson", "ipywidgets", "anywidget", "jupyterlab", "ipykernel", "aiohttp", "json-repair")
+_PACKAGES = (
+    "numpy",
+    "pandas",
+    "plotly",
+    "msgspec",
+    "orjson",
+    "ipywidgets",
+    "anywidget",
+    "jupyterlab",
+    "ipykernel",
+    "aiohttp",
+    "json-repair",
+)
 
 
 def report(name: str, measure: Callable[[], Mapping[str, float]], repetitions: int) -> dict[str, object]:

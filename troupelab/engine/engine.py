@@ -13,6 +13,7 @@ on when that is mended, and no act is lost by it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -42,6 +43,7 @@ __all__ = ["Engine", "State"]
 
 State: TypeAlias = Literal["ready", "running", "paused", "stopping", "done", "stopped", "failed"]
 
+_log = logging.getLogger("troupelab")
 _BEGIN_TOGETHER = 16
 _NOTHING_DONE = Turn((), {}, 0)
 
@@ -91,7 +93,7 @@ class Engine:
         self._pause_after: int | None = None
         self._waiting: set[asyncio.Task[None]] = set()
         self._acting: set[asyncio.Task[None]] = set()
-        self._held_by = ""
+        self._held_by = self.paused_for = ""
         self._ahead = Ahead(stage.pool.embedder, self._halt, self._go)
         self.interviewer = Interviewer(stage, pipeline, self._ahead, seed=seed)
         self._consolidator = Consolidator(
@@ -335,6 +337,7 @@ class Engine:
         self._held_since = self._clock()
         self._go.clear()
         self.pipeline.sender.limiter.hold(True)
+        self.paused_for = reason
         self._enter("paused", reason)
 
     def _halt(self, kind: str, sentence: str) -> bool:
@@ -342,8 +345,10 @@ class Engine:
         if self.state == "running":
             self._pause(f"{kind}: {sentence}")
             self._held_by = kind
-            mend = f"raise {kind} and it goes on" if kind in FIELDS else "mend it and resume"
-            self._emit(Alerted(self._clock(), self.step_started, kind, f"the run is paused: {sentence}; {mend}"))
+            mend = f"raise {kind} and it goes on" if kind in FIELDS else "when that is mended, run.resume() goes on"
+            message = f"the run is paused: {sentence}; {mend}"
+            self._emit(Alerted(self._clock(), self.step_started, kind, message))
+            _log.warning(message)
         return self.state == "paused"
 
     def _resume(self) -> None:

@@ -44,17 +44,19 @@ class Budget:
         """0 when the request is covered, infinity when it is not."""
         limits = self._limits.current
         if limits.max_tokens is not None and self.tokens + self._open_tokens + ask.tokens > limits.max_tokens:
-            self._reached("max_tokens", f"{self.tokens:,} of {limits.max_tokens:,} tokens are used", ask.tokens)
+            used = f"{self.tokens:,} of {limits.max_tokens:,} tokens are used, and the next call may take {ask.tokens:,} more"
+            self._reached("max_tokens", used)
             return math.inf
         spent = self.cost_usd + self._open_cost_usd + ask.cost_usd
         if limits.max_cost_usd is not None and spent > limits.max_cost_usd:
-            self._reached("max_cost_usd", f"${self.cost_usd:.4f} of ${limits.max_cost_usd:g} are spent", ask.cost_usd)
+            used = f"${self.cost_usd:.4f} of ${limits.max_cost_usd:g} are spent, and the next call may take ${ask.cost_usd:.4f} more"
+            self._reached("max_cost_usd", used)
             return math.inf
         return 0.0
 
-    def _reached(self, limit: str, sentence: str, most: float) -> None:
+    def _reached(self, limit: str, sentence: str) -> None:
         if self._open == 0:
-            self.on_reached(limit, f"{sentence}, and the next call may take {most:g} more")
+            self.on_reached(limit, sentence)
 
     def take(self, ask: Ask) -> None:
         """Count the most that a request may take."""

@@ -72,7 +72,7 @@ class ChatModel:
     Args:
         model: the model's name, as the endpoint knows it.
         base_url: the endpoint's address up to and with /v1; None for OPENAI_BASE_URL, or else OpenAI's own.
-        key: the API key; None for OPENAI_API_KEY. Endpoints on one's own machine usually need none.
+        key: the API key; None for OPENAI_API_KEY, which is not sent to an endpoint on one's own machine.
         headers: more headers for each request.
         structured: hold replies to the schema of the request ("json_schema"), to JSON ("json_object"), or not ("off"). What an
             endpoint refuses is not asked of it again.
@@ -101,7 +101,9 @@ class ChatModel:
         self.name = model
         self.base_url = _checked_url(base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL)
         self.stream = stream
-        self._key = _Secret(_checked_key(os.environ.get("OPENAI_API_KEY", "") if key is None else key))
+        self._is_local = urlsplit(self.base_url).hostname in {"localhost", "127.0.0.1", "::1"}
+        usual = "" if self._is_local else os.environ.get("OPENAI_API_KEY", "")
+        self._key = _Secret(_checked_key(usual if key is None else key))
         if self.base_url == OPENAI_URL and not self._key.value:
             raise ModelSetupError(
                 "there is no key: set OPENAI_API_KEY, or pass key=…, or the base_url of another endpoint"
@@ -109,7 +111,6 @@ class ChatModel:
         self._extra = dict(headers or {})
         self._auth = ("Authorization", "Bearer ")
         self._query = ""
-        self._is_local = urlsplit(self.base_url).hostname in {"localhost", "127.0.0.1", "::1"}
         known = price or price_of(model)
         self.price = known or (Price(0.0, 0.0, 0.0) if self._is_local else None)
         self._dialect = Dialect("" if structured == "off" else structured)

@@ -61,7 +61,8 @@ class Packer:
             ModelError: it was given up.
         """
         limits = self._limits.current
-        if request.part is not None and not urgent and limits.batch_window_ms > 0 and limits.batch_max_size > 1:
+        alone = request.part is None or urgent or request.attempt > 0  # what was asked before gets a call of its own
+        if not alone and limits.batch_window_ms > 0 and limits.batch_max_size > 1:
             item = _Item(request, account, priority, asyncio.get_running_loop().create_future())
             self._gather(item)
             if (reply := await item.outcome) is not None:
@@ -130,8 +131,8 @@ class Packer:
             found = parse_object(
                 reply.text, keys, max_bytes=limits.response_max_bytes * count, max_depth=limits.response_max_depth + 1
             )
-        except ReplyError as error:
-            self._tell(request, f"{error}; its {count} parts are asked for one by one")
+        except ReplyError:
+            self._tell(request, f"a packed reply has none of its {count} parts, which are asked for one by one")
             raise
         replies: list[Reply | None] = []
         for key in keys:

@@ -210,10 +210,12 @@ class _Turn:
             for line in (self.parts[NOTES] + self.parts[QUESTION] + "\n" + self.parts[RECENTLY]).splitlines()
             if (found := _REMEMBERED_LINE.match(line.strip())) and not line.startswith(_ASKED)
         ]
-        best = max(told, key=lambda each: len(words.intersection(_words(each[2]))), default=None)
-        if best is None or not words.intersection(_words(best[2])):
+        fits = [len(words.intersection(_words(each[2]))) for each in told]
+        fitting = [each for each, shared in zip(told, fits, strict=True) if shared and shared >= max(fits) - 1]
+        if not fitting:
             text = self._fill("answer", phrases.TALKS["unsure"], question) if question else self._belief(None)
         else:
+            best = fitting[self.draw("answer") % len(fitting)]
             who = "I" if best[1] == self.character.name else best[1]
             text = f"As I remember it, {who} said: {best[2]}"
         return orjson.dumps({"answer": text}).decode()

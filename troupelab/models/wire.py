@@ -198,12 +198,14 @@ def error_of(status: int, error: dict[str, Any], *, model: str, url: str, retry_
     """The error that an HTTP status and an error object stand for, as a sentence that names what to do.
 
     >>> error_of(401, {"message": "bad key"}, model="m", url="http://localhost/v1", retry_after=None)
-    ModelSetupError('http://localhost/v1 refused the key (401: bad key): check OPENAI_API_KEY, or the key that you passed')
+    ModelSetupError('http://localhost/v1 refused the key (401: bad key): check OPENAI_API_KEY, or give another with model.use_key()')
     """
     said = _shorten(error.get("message"))
     told = f"{status}: {said}" if said else str(status)
     if status in (401, 403):
-        return ModelSetupError(f"{url} refused the key ({told}): check OPENAI_API_KEY, or the key that you passed")
+        return ModelSetupError(
+            f"{url} refused the key ({told}): check OPENAI_API_KEY, or give another with model.use_key()"
+        )
     if status == 402 or (status == 429 and {error.get("code"), error.get("type")} & _NO_CREDIT):
         return ModelSetupError(f"{url} says that the account has no credit ({told}): waiting does not help")
     if status == 404 and ("model" in said.lower() or error.get("code") == "model_not_found"):
