@@ -370,7 +370,7 @@ class Run:
         """The run in numbers: what a table at its end shows."""
         efficiency = self.efficiency()
         return {
-            **{"world": self.name, "model": self.model.name, "seed": self.seed, "state": self.state},
+            "world": self.name, "model": self.model.name, "seed": self.seed, "state": self.state,
             **summarise(self.recorder, self._stage, steps=self._engine.steps_done),
             "wall_s": round(self.now_s(), 4),
             "efficiency": round(efficiency.value, 4),
@@ -378,7 +378,7 @@ class Run:
             "peak_rss_mb": round(_platform.peak_rss_bytes() / 1e6, 1),
             "rss_mb": rss_curve(self.recorder),
             "transcript_sha256": self.recorder.transcript_sha256(),
-        }
+        }  # fmt: skip
 
 
 def _new_store(file: Path | None) -> Store:
