@@ -541,6 +541,15 @@ def test_an_interview_is_remembered_only_if_asked_to_be():
         run.ask(name, "Again?", remember=True)
 
 
+def test_an_interview_that_the_budget_does_not_cover_is_refused_and_pauses_nothing():
+    """Also after the end, where nobody could raise the limit in time, the sentence names it."""
+    run = quick_run(steps=1).start().wait(60)
+    run.limits.update(max_tokens=1)
+    with pytest.raises(tl.ModelRequestError, match="raise max_tokens"):
+        run.ask(run.agent_names[0], "And now?")
+    assert len(run.frames.alerts) == 0
+
+
 def test_nobody_who_is_not_there_can_be_asked():
     """An unknown name is refused with the known ones."""
     with pytest.raises(tl.RunError, match="Amara Okafor"):

@@ -40,23 +40,26 @@ class Budget:
         self.unpriced_calls = 0
         self.on_reached: Callable[[str, str], object] = lambda limit, sentence: None
 
-    def wait_s(self, ask: Ask, in_flight: int) -> float:
-        """0 when the request is covered, infinity when it is not."""
+    def lack(self, ask: Ask) -> tuple[str, str] | None:
+        """The limit that does not cover a request, and a sentence; None where all do."""
         limits = self._limits.current
         if limits.max_tokens is not None and self.tokens + self._open_tokens + ask.tokens > limits.max_tokens:
-            used = f"{self.tokens:,} of {limits.max_tokens:,} tokens are used, and the next call may take {ask.tokens:,} more"
-            self._reached("max_tokens", used)
-            return math.inf
+            used = f"{self.tokens:,} of {limits.max_tokens:,} tokens are used"
+            return "max_tokens", f"{used}, and the next call may take {ask.tokens:,} more"
         spent = self.cost_usd + self._open_cost_usd + ask.cost_usd
         if limits.max_cost_usd is not None and spent > limits.max_cost_usd:
-            used = f"${self.cost_usd:.4f} of ${limits.max_cost_usd:g} are spent, and the next call may take ${ask.cost_usd:.4f} more"
-            self._reached("max_cost_usd", used)
-            return math.inf
-        return 0.0
+            used = f"${self.cost_usd:.4f} of ${limits.max_cost_usd:g} are spent"
+            return "max_cost_usd", f"{used}, and the next call may take ${ask.cost_usd:.4f} more"
+        return None
 
-    def _reached(self, limit: str, sentence: str) -> None:
+    def wait_s(self, ask: Ask, in_flight: int) -> float:
+        """0 when the request is covered, infinity when it is not."""
+        lack = self.lack(ask)
+        if lack is None:
+            return 0.0
         if self._open == 0:
-            self.on_reached(limit, sentence)
+            self.on_reached(*lack)
+        return math.inf
 
     def take(self, ask: Ask) -> None:
         """Count the most that a request may take."""

@@ -16,6 +16,7 @@ import msgspec
 from troupelab.errors import (
     ModelBusyError,
     ModelError,
+    ModelRequestError,
     ModelServerError,
     ModelSetupError,
     ModelTimeoutError,
@@ -102,6 +103,9 @@ class Sender:
             ModelError: it was given up; the last attempt's reason.
         """
         ask = self._estimate(request)
+        if urgent and (lack := self.budget.lack(ask)) is not None:
+            # Nobody may be there to raise it: an interview after the end must not wait for that.
+            raise ModelRequestError(f"{lack[1]}: raise {lack[0]}")
         again = False
         while True:
             account.wait(self._clock())
