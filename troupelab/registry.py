@@ -26,9 +26,10 @@ class Registry(Generic[T]):
         stop: ends one, at once.
         wait: waits for its end, so many seconds at most.
 
-    >>> going_on: Registry[str] = Registry(lambda each: None, lambda each, timeout_s: None)
-    >>> going_on.add("a run")
-    >>> going_on.discard("a run")
+    >>> going_on: Registry[list[int]] = Registry(lambda each: None, lambda each, timeout_s: None)
+    >>> run = [1]
+    >>> going_on.add(run)
+    >>> going_on.discard(run)
     >>> list(going_on)
     []
     """
