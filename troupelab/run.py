@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from troupelab import _platform
+from troupelab._collector import collecting_less
 from troupelab.engine.assembly import assemble
 from troupelab.engine.engine import State
 from troupelab.engine.options import Options
@@ -224,7 +225,8 @@ class Run:
 
     def _play(self, paused: bool, started: Future[None]) -> None:
         try:
-            asyncio.run(self._engine.play(started, paused=paused))
+            with collecting_less():
+                asyncio.run(self._engine.play(started, paused=paused))
             self._keep_memories()
         except BaseException as error:
             self.error = error

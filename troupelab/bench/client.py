@@ -16,6 +16,7 @@ from functools import lru_cache
 from itertools import count, islice
 from pathlib import Path
 
+from troupelab._collector import collecting_less
 from troupelab.bench.harness import report
 from troupelab.bench.material import talk
 from troupelab.events import CallDone, Event
@@ -48,7 +49,7 @@ def run(*, quick: bool = False) -> dict[str, object]:
     calls = 2_000 if quick else 10_000
 
     def measure() -> Mapping[str, float]:
-        with Rehearsal(latency=f"lognorm:{_LATENCY_S}:0.4", reply="short") as server:
+        with collecting_less(), Rehearsal(latency=f"lognorm:{_LATENCY_S}:0.4", reply="short") as server:
             _many(server, 1_000, like=False)  # connections, imports and the processor's caches
             bare = asyncio.run(_bare(server, calls))
             plain = _many(server, calls, like=False)

@@ -61,7 +61,7 @@ class ChatMessage(msgspec.Struct, frozen=True, gc=False):
     content: str
 
 
-class Schema(msgspec.Struct, frozen=True):
+class Schema(msgspec.Struct, frozen=True, gc=False):
     """The JSON that a reply should be: a name (letters and underscores) and a JSON Schema, in which every object is closed."""
 
     name: str
@@ -75,7 +75,7 @@ class Part(msgspec.Struct, frozen=True, gc=False):
     own: str
 
 
-class Request(msgspec.Struct, frozen=True):
+class Request(msgspec.Struct, frozen=True, gc=False):
     """What is asked of a model, for whom and why; `seed` depends on the run's seed, agent, step, call and attempt alone.
 
     `schema` is what the reply should be, for endpoints that can be held to one. `gist` is what a like request would say in other
