@@ -103,11 +103,13 @@ def test_the_wheel_carries_data_and_notebooks(tmp_path):
     assert "troupelab/py.typed" in names
     code = (
         f"import sys; sys.path.insert(0, {str(site)!r}); import troupelab as tl; from troupelab._share import shared_folder;"
-        "print(tl.__file__, len(tl.World.names()), len(tl.Persona.names()), (shared_folder('notebooks') / '01_quickstart.ipynb').is_file())"
+        "print(tl.__file__, len(tl.World.names()), len(tl.Persona.names()), (shared_folder('notebooks') / '01_quickstart.ipynb').is_file(),"
+        "tl.ChatModel('gpt-4o-mini', base_url='http://x/v1', key='').price.input_usd)"
     )
-    where, worlds, personas, notebook = fresh(code).split()
+    where, worlds, personas, notebook, price = fresh(code).split()
     assert where.startswith(str(site))
     assert (int(worlds), int(personas), notebook) == (len(tl.World.names()), len(tl.Persona.names()), "True")
+    assert float(price) > 0
 
 
 @pytest.mark.parametrize("file", sorted(shared_folder("notebooks").glob("*.ipynb")), ids=lambda file: file.name)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import threading
+import time
 import traceback
 
 import pytest
@@ -539,6 +540,35 @@ def test_an_interview_is_remembered_only_if_asked_to_be():
     assert not any("zeppelin" in text for text in texts)
     with pytest.raises(tl.RunError, match="ended"):
         run.ask(name, "Again?", remember=True)
+
+
+def test_an_interview_that_the_run_s_end_overtakes_says_so():
+    """A question under way when the run is stopped ends with a sentence, and can be asked again."""
+
+    class Slow(tl.ScriptedModel):
+        async def complete(self, request):
+            await asyncio.sleep(60 if request.purpose == "ask" and run.state != "stopped" else 0.02)
+            return await super().complete(request)
+
+    model = Slow(7, latency_s=0.0)
+    run = quick_run(model=model, steps=400).start()
+    outcome = []
+
+    def ask():
+        try:
+            run.ask(run.agent_names[0], "Who are you?")
+        except tl.RunError as error:
+            outcome.append(str(error))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    eventually("the question is under way", lambda: run._engine.interviewer._questions == 1)
+    time.sleep(0.1)
+    run.stop(now=True)
+    run.wait(10)
+    asking.join(10)
+    assert outcome == ["the run ended before that was done; ask again, now that it has"]
+    assert run.ask(run.agent_names[0], "Who are you?")
 
 
 def test_an_interview_that_the_budget_does_not_cover_is_refused_and_pauses_nothing():

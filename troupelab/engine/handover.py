@@ -8,6 +8,8 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from troupelab.errors import RunError
+
 __all__ = ["Handover"]
 
 T = TypeVar("T")
@@ -69,7 +71,11 @@ class Handover:
             end: frees what work on a loop of its own leaves there.
         """
         if (loop := self._loop) is not None:
-            return asyncio.run_coroutine_threadsafe(work(), loop)
+            begun = _until_cancelled(work)
+            try:
+                return asyncio.run_coroutine_threadsafe(begun, loop)
+            except RuntimeError:  # the loop closed in this very moment
+                begun.close()
 
         async def alone() -> T:
             try:
@@ -87,6 +93,14 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+async def _until_cancelled(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Do work, and say in our own words when the loop ends before it is done."""
+    try:
+        return await work()
+    except asyncio.CancelledError:
+        raise RunError("the run ended before that was done; ask again, now that it has") from None
 
 
 def _settle(outcome: Future[T], action: Callable[[], T]) -> None:
