@@ -125,13 +125,13 @@ def test_a_rate_that_is_raised_or_lifted_is_felt_by_who_waits():
     rates = Rates(time)
     rates.set(6, None)
     rates.take(Ask())
-    slow = rates.wait_s(Ask(), 0)
+    slow = rates.wait_s(Ask())
     rates.set(600, None)
-    faster = rates.wait_s(Ask(), 0)
+    faster = rates.wait_s(Ask())
     rates.set(None, None)
     assert slow > 9
     assert 0 < faster <= 0.2
-    assert rates.wait_s(Ask(), 0) == 0
+    assert rates.wait_s(Ask()) == 0
 
 
 def test_tokens_that_were_not_needed_are_given_back():
@@ -140,10 +140,10 @@ def test_tokens_that_were_not_needed_are_given_back():
     rates = Rates(time)
     rates.set(None, 6_000)
     rates.take(Ask(tokens=1_000))
-    before = rates.wait_s(Ask(tokens=500), 0)
+    before = rates.wait_s(Ask(tokens=500))
     rates.settle(Ask(tokens=1_000), 100)
     assert before > 0
-    assert rates.wait_s(Ask(tokens=500), 0) == 0
+    assert rates.wait_s(Ask(tokens=500)) == 0
 
 
 def test_the_queue_moves_by_itself_when_a_rate_allows_the_next():
@@ -183,10 +183,10 @@ def test_no_call_goes_beyond_the_budget(most, calls, at_once):
     open_ = []
     for tokens, share in calls:
         ask = Ask(tokens)
-        while open_ and (len(open_) >= at_once or budget.wait_s(ask, len(open_)) > 0):
+        while open_ and (len(open_) >= at_once or budget.wait_s(ask) > 0):
             done, part = open_.pop(0)
             budget.settle(done, int(done.tokens * part), 0.0)
-        if budget.wait_s(ask, 0) > 0:
+        if budget.wait_s(ask) > 0:
             assert reached
             assert budget.tokens + tokens > most
             break
@@ -203,10 +203,10 @@ def test_a_budget_is_not_reached_while_something_in_flight_may_take_less():
     reached = []
     budget.on_reached = lambda limit, sentence: reached.append((limit, sentence))
     budget.take(Ask(10, 0.8))
-    assert budget.wait_s(Ask(10, 0.5), 1) == math.inf
+    assert budget.wait_s(Ask(10, 0.5)) == math.inf
     assert reached == []
     budget.settle(Ask(10, 0.8), 10, 0.7)
-    assert budget.wait_s(Ask(10, 0.5), 0) == math.inf
+    assert budget.wait_s(Ask(10, 0.5)) == math.inf
     assert reached[0][0] == "max_cost_usd"
     assert "$0.7000 of $1 are spent" in reached[0][1]
 

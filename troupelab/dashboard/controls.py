@@ -87,11 +87,11 @@ class LimitControl:
 
     def _make_slider(self, value: Number) -> Any:
         field = self.field
-        shared = {"description": field.label, "continuous_update": False, "tooltip": f"{field.name}: {field.why}"}
+        about = {"description": field.label, "tooltip": f"{field.name}: {field.why}"}
         if field.switch:
             # A box that says what it does; a slider of two notches would look like a quantity.
-            del shared["continuous_update"]
-            return widgets.Checkbox(value=bool(value), indent=False, **shared)
+            return widgets.Checkbox(value=bool(value), indent=False, **about)
+        shared = {**about, "continuous_update": False}
         if self._laddered:
             return widgets.SelectionSlider(options=self._options(value), value=_shown(value), **shared)
         if field.whole:

@@ -81,7 +81,8 @@ class Consolidator:
 
     async def _ask(self, agent: Agent, job: Job, place: int) -> Consolidation:
         """Have the model write a job's notes; where it cannot, they are extracted, and the pipeline has told why."""
-        messages, part = condense_prompt(agent.last_prompt, job.records), condense_part(job.records)
+        part = condense_part(job.records)
+        messages = condense_prompt(agent.last_prompt, part)
         call = place + 1  # 0 is the act's own
 
         def request(attempt: int) -> Request:

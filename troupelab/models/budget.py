@@ -26,7 +26,7 @@ class Budget:
     >>> budget = Budget(LiveLimits(Limits(max_tokens=100)))
     >>> budget.take(Ask(tokens=80))
     >>> budget.settle(Ask(tokens=80), tokens=60, cost_usd=0.0)
-    >>> budget.tokens, budget.wait_s(Ask(tokens=40), in_flight=0), budget.wait_s(Ask(tokens=41), in_flight=0)
+    >>> budget.tokens, budget.wait_s(Ask(tokens=40)), budget.wait_s(Ask(tokens=41))
     (60, 0.0, inf)
     """
 
@@ -52,7 +52,7 @@ class Budget:
             return "max_cost_usd", f"{used}, and the next call may take ${ask.cost_usd:.4f} more"
         return None
 
-    def wait_s(self, ask: Ask, in_flight: int) -> float:
+    def wait_s(self, ask: Ask) -> float:
         """0 when the request is covered, infinity when it is not."""
         lack = self.lack(ask)
         if lack is None:

@@ -9,7 +9,7 @@ import orjson
 
 from troupelab.text.words import analyse
 
-__all__ = ["Character", "character", "loads"]
+__all__ = ["Character", "character", "loads", "words_in"]
 
 
 class Character(NamedTuple):
@@ -40,9 +40,7 @@ def character(persona_json: str) -> Character:
     return Character(
         name=str(persona.get("name", "")),
         work=article + title[:1].lower() + title[1:],
-        beliefs=tuple(
-            (belief, frozenset(word for part in analyse(belief) for word in part.words)) for belief in beliefs
-        ),
+        beliefs=tuple((belief, words_in(belief)) for belief in beliefs),
         tastes={
             "like": _phrases(preferences.get("likes"), "a quiet evening"),
             "dislike": _phrases(preferences.get("dislikes"), "being hurried"),
@@ -81,3 +79,8 @@ def loads(text: str) -> Any:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
         return []
+
+
+def words_in(text: str) -> frozenset[str]:
+    """The words of all sentences of a text that say what they are about."""
+    return frozenset(word for sentence in analyse(text) for word in sentence.words)

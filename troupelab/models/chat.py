@@ -25,7 +25,7 @@ from troupelab.errors import (
     ModelServerError,
     ModelSetupError,
 )
-from troupelab.models.limiter import Ask
+from troupelab.models.limiter import Ask, usual_estimate
 from troupelab.models.model import Reply, Request
 from troupelab.models.prices import Price, cost_usd, price_of
 from troupelab.models.wire import (
@@ -48,7 +48,6 @@ OPENAI_URL = "https://api.openai.com/v1"
 MAX_BODY_BYTES = 4_000_000
 """No reply's body is read beyond this: JSON and escapes included, many times the longest sensible reply."""
 
-_CHARACTERS_A_TOKEN = 3  # 4 is usual in English; what is reserved for a call should rather be too much
 _CONNECT_S = 10.0
 _KEEPALIVE_S = 60.0
 _MAX_ADAPTATIONS = 6
@@ -175,10 +174,10 @@ class ChatModel:
 
     def estimate(self, request: Request) -> Ask:
         """The most that a request may take; what has no known price is counted as free."""
-        chars = sum(len(message.content) for message in request.messages)
-        tokens_in = chars // _CHARACTERS_A_TOKEN + 1
-        cost = 0.0 if self.price is None else cost_usd(self.price, tokens_in, 0, request.max_tokens)
-        return Ask(tokens_in + request.max_tokens, cost)
+        tokens = usual_estimate(request).tokens
+        if self.price is None:
+            return Ask(tokens)
+        return Ask(tokens, cost_usd(self.price, tokens - request.max_tokens, 0, request.max_tokens))
 
     # ------------------------------------------------------------------ calls
 

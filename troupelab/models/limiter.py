@@ -14,7 +14,11 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import NamedTuple, Protocol
 
-__all__ = ["FREE", "Ask", "Gate", "Limiter", "Priority", "Slot"]
+from troupelab.models.model import Request
+
+__all__ = ["FREE", "Ask", "Gate", "Limiter", "Priority", "Slot", "usual_estimate"]
+
+_CHARACTERS_A_TOKEN = 3
 
 Priority = tuple[float, ...]
 """Who goes first: the smallest; equals in the order of their coming."""
@@ -27,6 +31,15 @@ class Ask(NamedTuple):
     cost_usd: float = 0.0
 
 
+def usual_estimate(request: Request) -> Ask:
+    """The most that a request may take, as far as its length tells: no money.
+
+    Four characters a token are usual in English; three here, since what is reserved for a call should rather be too much.
+    """
+    chars = sum(len(message.content) for message in request.messages)
+    return Ask(chars // _CHARACTERS_A_TOKEN + 1 + request.max_tokens)
+
+
 FREE = Ask()
 """What takes nothing that is counted."""
 
@@ -34,7 +47,7 @@ FREE = Ask()
 class Gate(Protocol):
     """Something else than the number of slots that decides whether a request may go."""
 
-    def wait_s(self, ask: Ask, in_flight: int) -> float:
+    def wait_s(self, ask: Ask) -> float:
         """Seconds after which to ask again: 0 when it may go now, infinity when only a change can let it go."""
 
     def take(self, ask: Ask) -> None:
@@ -131,7 +144,7 @@ class Limiter:
     def _wait_s(self, ask: Ask) -> float:
         longest = 0.0
         for gate in self._gates:
-            longest = max(longest, gate.wait_s(ask, self.in_flight))
+            longest = max(longest, gate.wait_s(ask))
         return longest
 
     def _give(self, slot: Slot) -> None:

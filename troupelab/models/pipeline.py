@@ -123,7 +123,7 @@ class Pipeline:
                     account.failures += 1
                     again = account.failures < self._limits.max_attempts
                     what = "asked again" if again else f"given up after attempt {account.attempts}"
-                    self._tell(request, failure, what, account)
+                    self.sender.tell(request, account, failure, what)
                     if not again:
                         raise
                     asked += 1
@@ -140,9 +140,12 @@ class Pipeline:
             if account.attempts or error != _CALLED_OFF:
                 self._emit(account.event(request, self._clock(), error))
 
+    def _can_share(self, request: Request) -> bool:
+        """Whether others may be asking for the same reply now; a drawn one is for one agent's one call."""
+        return self._flights is not None and (request.temperature <= 0 or self._share_identical)
+
     def _key(self, request: Request) -> bytes:
-        drawn = request.temperature > 0 and not self._share_identical
-        if self.cache is None and (self._flights is None or drawn):
+        if self.cache is None and not self._can_share(request):
             return b""
         return reply_key(request, model=self._identity, seed=self._seed, share_identical=self._share_identical)
 
@@ -152,8 +155,7 @@ class Pipeline:
             account.source = "cache"
             self._used(request, "exact", 1.0, kept.reply, kept.latency_s)
             return kept.reply
-        # A drawn reply is for one agent's one call: nobody else can be asking for it.
-        if self._flights is None or (request.temperature > 0 and not self._share_identical):
+        if self._flights is None or not self._can_share(request):
             return await self._fetch(request, account, priority, urgent)
         # What a flight takes is counted once, by whoever of its askers is first to take it over.
         spent = self._spent.setdefault(key, Account(self._clock()))
@@ -207,21 +209,16 @@ class Pipeline:
         assert semantic is not None
 
         async def check() -> None:
-            account = Account(self._clock())
+            fresh = await self._send_aside(request, "shadow", _SHADOW)
+            if fresh is None:
+                return
             try:
-                fresh = await self.sender.send(request, account, priority=_SHADOW)
                 await semantic.prepare(hit.reply.text, fresh.text)
-                false_hit = semantic.check(hit.reply.text, fresh.text)
-                self._emit(
-                    CacheUsed(
-                        self._clock(), request.step, request.agent, "shadow", hit.similarity, -fresh.tokens_in - fresh.tokens_out,
-                        0.0, false_hit,
-                    )
-                )  # fmt: skip
             except ModelError:
-                pass  # the sender has told why; nothing depends on the answer
-            finally:
-                self._emit(account.event(msgspec.structs.replace(request, purpose="shadow"), self._clock(), ""))
+                return  # its vectors cannot be had: nothing depends on the check
+            false_hit, spent = semantic.check(hit.reply.text, fresh.text), fresh.tokens_in + fresh.tokens_out
+            now = self._clock()
+            self._emit(CacheUsed(now, request.step, request.agent, "shadow", hit.similarity, -spent, 0.0, false_hit))
 
         task = asyncio.get_running_loop().create_task(check())
         self._shadows.add(task)
@@ -245,21 +242,24 @@ class Pipeline:
         now, tokens = self._clock(), reply.tokens_in + reply.tokens_out
         self._emit(CacheUsed(now, request.step, request.agent, kind, similarity, tokens, seconds, False))
 
-    def _tell(self, request: Request, error: ModelError, what: str, account: Account) -> None:
-        kind = type(error).__name__
-        self._emit(Failed(self._clock(), request.step, request.agent, kind, f"{error}; {what}", account.attempts))
-
     async def warm_up(self, messages: tuple[ChatMessage, ...]) -> None:
         """Send what many prompts begin with, so that a provider that caches prompts has it; the reply does not matter."""
-        request = Request("warm-up", -1, 0, 0, 0, 0, messages, max_tokens=1)
-        account, error = Account(self._clock()), ""
+        await self._send_aside(Request("warm-up", -1, 0, 0, 0, 0, messages, max_tokens=1), "warm-up")
+
+    async def _send_aside(self, request: Request, purpose: str, priority: Priority = ()) -> Reply | None:
+        """Send a request on whose reply no act depends, with a row of its own; None where none came, and the sender has told why."""
+        account, error = Account(self._clock()), _CALLED_OFF
         try:
-            await self.sender.send(request, account)
+            reply = await self.sender.send(request, account, priority=priority)
         except ModelError as failure:
-            error = type(failure).__name__  # the sender has told why, and the first step will meet the same
+            error = type(failure).__name__
+            return None
+        else:
+            error = ""
+            return reply
         finally:
             if account.attempts:
-                self._emit(account.event(request, self._clock(), error))
+                self._emit(account.event(msgspec.structs.replace(request, purpose=purpose), self._clock(), error))
 
     async def drain(self) -> None:
         """Wait for what still goes on beside the run, and free what belongs to this loop."""

@@ -69,7 +69,7 @@ class Rates:
     >>> rates = Rates(lambda: 0.0)
     >>> rates.set(60, None)
     >>> rates.take(Ask(tokens=100))
-    >>> round(rates.wait_s(Ask(tokens=100), 1), 3)
+    >>> round(rates.wait_s(Ask(tokens=100)), 3)
     1.017
     """
 
@@ -82,7 +82,7 @@ class Rates:
         self._requests.set(requests_per_minute)
         self._tokens.set(tokens_per_minute)
 
-    def wait_s(self, ask: Ask, in_flight: int) -> float:
+    def wait_s(self, ask: Ask) -> float:
         """Seconds until the request may go."""
         return max(self._requests.wait_s(1), self._tokens.wait_s(ask.tokens))
 

@@ -22,7 +22,7 @@ import xxhash
 
 from troupelab.ids import uniform
 from troupelab.models import phrases
-from troupelab.models.character import character, loads
+from troupelab.models.character import character, loads, words_in
 from troupelab.models.model import (
     CONDENSE,
     NOTES,
@@ -210,7 +210,7 @@ class _Turn:
             for line in (self.parts[NOTES] + self.parts[QUESTION] + "\n" + self.parts[RECENTLY]).splitlines()
             if (found := _REMEMBERED_LINE.match(line.strip())) and not line.startswith(_ASKED)
         ]
-        fits = [len(words.intersection(_words(each[2]))) for each in told]
+        fits = [len(words.intersection(words_in(each[2]))) for each in told]
         fitting = [each for each, shared in zip(told, fits, strict=True) if shared and shared >= max(fits) - 1]
         if not fitting:
             text = self._fill("answer", phrases.TALKS["unsure"], question) if question else self._belief(None)
@@ -302,10 +302,6 @@ class _Turn:
         if spoken_to or not who:
             return outside or ("whoever you are" if spoken_to else "somebody")
         return outside if outside.startswith(("a ", "an ", "the ")) else f"the {outside}"
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(word for sentence in analyse(text) for word in sentence.words)
 
 
 def _capital(text: str) -> str:

@@ -28,7 +28,7 @@ from troupelab.livelimits import LiveLimits
 from troupelab.models.account import Account
 from troupelab.models.budget import Budget
 from troupelab.models.hedge import Hedge
-from troupelab.models.limiter import Ask, Limiter, Priority
+from troupelab.models.limiter import Ask, Limiter, Priority, usual_estimate
 from troupelab.models.model import Model, Reply, Request
 from troupelab.models.pace import Pace
 from troupelab.models.rates import Rates
@@ -36,7 +36,6 @@ from troupelab.models.retry import wait_before_retry
 
 __all__ = ["Sender"]
 
-_CHARACTERS_A_TOKEN = 3
 _MOST_THREADS = int(FIELDS["max_concurrency"].high)
 _LOOK_AGAIN_S = 0.25
 _SETUP_FIRST: Priority = (-math.inf,)
@@ -64,7 +63,7 @@ class Sender:
         self._limits = limits
         self._emit = emit
         self._clock = clock
-        self._estimate: Callable[[Request], Ask] = getattr(model, "estimate", _usual_estimate)
+        self._estimate: Callable[[Request], Ask] = getattr(model, "estimate", usual_estimate)
         self._call: Callable[[Request], Awaitable[Reply]] = model.complete
         self._parallel: int = getattr(
             model, "parallel", _MOST_THREADS
@@ -117,14 +116,14 @@ class Sender:
             if isinstance(outcome, Reply):
                 return outcome
             if halted:
-                self._tell(request, account, outcome, "the run pauses, and it is sent again when the run goes on")
+                self.tell(request, account, outcome, "the run pauses, and it is sent again when the run goes on")
                 again, priority = False, _SETUP_FIRST
                 continue
             wait_s = self._wait_s(outcome, request, account)
             if wait_s == math.inf:
-                self._tell(request, account, outcome, f"given up after attempt {account.attempts}")
+                self.tell(request, account, outcome, f"given up after attempt {account.attempts}")
                 raise outcome
-            self._tell(request, account, outcome, f"sent again in {wait_s:.2g} s, after attempt {account.attempts}")
+            self.tell(request, account, outcome, f"sent again in {wait_s:.2g} s, after attempt {account.attempts}")
             await asyncio.sleep(wait_s)
             account.active_s += wait_s
             again = True
@@ -227,7 +226,8 @@ class Sender:
         elif isinstance(outcome, ModelUnavailableError):
             self.pace.failed()
 
-    def _tell(self, request: Request, account: Account, error: ModelError, what: str) -> None:
+    def tell(self, request: Request, account: Account, error: ModelError, what: str) -> None:
+        """Tell of an attempt that failed, and what was done about it."""
         kind = type(error).__name__
         self._emit(Failed(self._clock(), request.step, request.agent, kind, f"{error}; {what}", account.attempts))
 
@@ -238,9 +238,3 @@ class Sender:
             threads.shutdown(wait=False, cancel_futures=True)
         if (release := getattr(self.model, "release", None)) is not None:
             await release()
-
-
-def _usual_estimate(request: Request) -> Ask:
-    """The most that a request may take, for models that do not say: no money."""
-    chars = sum(len(message.content) for message in request.messages)
-    return Ask(chars // _CHARACTERS_A_TOKEN + 1 + request.max_tokens)

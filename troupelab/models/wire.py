@@ -20,7 +20,16 @@ from troupelab.errors import (
 )
 from troupelab.models.model import Request
 
-__all__ = ["Answered", "Dialect", "error_of", "read_answer", "read_event", "request_body", "retry_after_s"]
+__all__ = [
+    "Answered",
+    "Dialect",
+    "error_of",
+    "parse_error",
+    "read_answer",
+    "read_event",
+    "request_body",
+    "retry_after_s",
+]
 
 _BUSY = frozenset({408, 409, 429})
 _MAX_MESSAGE = 300

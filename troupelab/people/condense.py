@@ -38,21 +38,18 @@ topic a note, who said it, every number and name. Answer with one JSON object an
 """
 
 
-def condense_prompt(last: Sequence[ChatMessage], records: Sequence[Record]) -> tuple[ChatMessage, ...]:
-    """The messages that ask for notes about some records."""
-    return (*last, ChatMessage("user", f"{CONDENSE}{_INSTRUCTION}{_lines(records)}"))
-
-
 def condense_part(records: Sequence[Record]) -> Part:
-    """The same as one of several: they have the instruction in common, and go without their agents' last prompts."""
-    return Part(f"{CONDENSE}{_INSTRUCTION}", _lines(records))
-
-
-def _lines(records: Sequence[Record]) -> str:
-    return "\n".join(
+    """What asks for notes about some records; what goes out together has the instruction in common."""
+    lines = (
         f"step {record.step}, {record.source}: {record.text[:_MAX_RECORD_CHARS]}".replace("\n", " ")
         for record in records
     )
+    return Part(f"{CONDENSE}{_INSTRUCTION}", "\n".join(lines))
+
+
+def condense_prompt(last: Sequence[ChatMessage], part: Part) -> tuple[ChatMessage, ...]:
+    """The messages that ask for it alone, after an agent's last prompt."""
+    return (*last, ChatMessage("user", part.common + part.own))
 
 
 def read_notes(found: dict[str, Any]) -> list[str]:

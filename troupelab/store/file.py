@@ -239,12 +239,12 @@ def _no_room() -> set[int]:
 
 
 @contextlib.contextmanager
-def translated(path: Path) -> Iterator[None]:
-    """Let nothing out but the store's own errors."""
+def translated(path: Path, by: Callable[[Exception, Path], StoreError] = translate) -> Iterator[None]:
+    """Let nothing out but the store's own errors, in the words of `by`."""
     try:
         yield
     except (sqlite3.Error, OSError, MemoryError, ValueError, TypeError, OverflowError) as error:
-        raise translate(error, path) from error
+        raise by(error, path) from error
 
 
 def lock_path(path: Path) -> Path:

@@ -25,7 +25,7 @@ import zstandard
 
 from troupelab._platform import lock_file, sync_folder, unlock_file
 from troupelab.errors import LimitError, StoreCorruptError, StoreError, StoreLockedError, StoreVersionError
-from troupelab.store.file import MAX_PAYLOAD_BYTES, connect, lock_path, pragma, translate
+from troupelab.store.file import MAX_PAYLOAD_BYTES, connect, lock_path, pragma, translate, translated
 
 __all__ = [
     "MIN_BYTES",
@@ -104,15 +104,9 @@ def told(error: Exception, path: Path) -> StoreError:
     return told
 
 
-@contextlib.contextmanager
-def told_of(path: Path) -> Iterator[None]:
-    """Let nothing out but the store's own errors."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except (sqlite3.Error, OSError, MemoryError, ValueError, TypeError, OverflowError) as error:
-        raise told(error, path) from error
+def told_of(path: Path) -> contextlib.AbstractContextManager[None]:
+    """Let nothing out but the store's own errors, as `told` words them."""
+    return translated(path, told)
 
 
 def _check_version(connection: sqlite3.Connection, path: Path) -> None:
