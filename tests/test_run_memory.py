@@ -168,11 +168,11 @@ def test_a_full_disk_pauses_the_run_and_loses_nothing(tmp_path):
 
 def test_a_disk_that_stays_full_is_told_at_the_end(tmp_path):
     """Memories that could not be kept in the folder fail the run's end loudly, never silently."""
-    run = quick_run(steps=2, folder=tmp_path / "full")
+    run = quick_run(steps=1, folder=tmp_path / "full").start(paused=True)
     store = run._store
     pages = store._writer._connection.execute("PRAGMA page_count").fetchone()[0]
     store._writer._connection.execute(f"PRAGMA max_page_count={pages}")
-    run.start()
+    run.resume()
     with pytest.raises(tl.RunError, match="full"):
         run.wait(60)
     assert isinstance(run.error, StoreError)

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from troupelab.dashboard.dashboard import Dashboard
     from troupelab.dashboard.lab import Lab
     from troupelab.dashboard.report import report
+    from troupelab.engine.interventions import Intervention
     from troupelab.errors import (
+        CheckpointError,
         InputError,
         LimitError,
         MissingPackageError,
@@ -67,8 +69,9 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "troupelab.dashboard": ("Dashboard", "Lab", "report"),
+    "troupelab.engine.interventions": ("Intervention",),
     "troupelab.errors": (
-        "InputError", "LimitError", "MissingPackageError", "ModelBusyError", "ModelConnectionError", "ModelError",
+        "CheckpointError", "InputError", "LimitError", "MissingPackageError", "ModelBusyError", "ModelConnectionError", "ModelError",
         "ModelRequestError", "ModelServerError", "ModelSetupError", "ModelTimeoutError", "ModelUnavailableError", "PersonaError",
         "ReplyError", "RunError", "StoreCorruptError", "StoreError", "StoreFullError", "StoreLockedError", "StoreVersionError",
         "TroupeLabError", "WorldError",
@@ -96,12 +99,14 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "ChatMessage",
     "ChatModel",
+    "CheckpointError",
     "Dashboard",
     "Embedder",
     "EndpointEmbedder",
     "Fragment",
     "HashingEmbedder",
     "InputError",
+    "Intervention",
     "Lab",
     "LimitError",
     "Limits",

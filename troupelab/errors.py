@@ -16,6 +16,7 @@ TroupeLabError
 │       ├── ModelConnectionError  ... the connection was lost, or none came about
 │       └── ModelTimeoutError     ... no reply within `timeout_s`
 ├── RunError              a run asked for something that its state does not allow
+│   └── CheckpointError   ... a folder without a run to go on with, or with another's
 ├── StoreError            the file of a run cannot be opened, read or written
 │   ├── StoreLockedError  ... another store has it open
 │   ├── StoreVersionError ... a newer TroupeLab wrote it, or none that this one can still read
@@ -30,6 +31,7 @@ Each message is one sentence that names what was wrong and what was expected. An
 from __future__ import annotations
 
 __all__ = [
+    "CheckpointError",
     "InputError",
     "LimitError",
     "MissingPackageError",
@@ -134,6 +136,10 @@ class ModelTimeoutError(ModelUnavailableError):
 
 class RunError(TroupeLabError):
     """A run was asked for something that its state does not allow, or its engine failed."""
+
+
+class CheckpointError(RunError):
+    """A folder (or file) holds no run that can be gone on with, or that of another world, or lacks what it needs to go on."""
 
 
 class MissingPackageError(TroupeLabError, ImportError):

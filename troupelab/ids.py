@@ -11,13 +11,16 @@ from typing import NamedTuple
 
 import xxhash
 
-__all__ = ["WORLD", "IdParts", "draw", "make_id", "split_id", "step_of", "uniform"]
+__all__ = ["TOLD", "WORLD", "IdParts", "draw", "make_id", "split_id", "step_of", "uniform"]
 
 _STEP_BITS, _SEQUENCE_BITS, _ATTEMPT_BITS = 22, 14, 6
 _MAX = (1 << 20, 1 << _STEP_BITS, 1 << _SEQUENCE_BITS, 1 << _ATTEMPT_BITS)
 
 WORLD = -1
-"""The sender's index of what no agent said: scene openings and scheduled events."""
+"""The sender's index of what no agent said: scene openings, scheduled events, and what a run is told while it is played."""
+
+TOLD = _MAX[2] // 2
+"""The first sequence number of what a run is told: in an inbox, it comes after what the world had scheduled."""
 
 
 class IdParts(NamedTuple):

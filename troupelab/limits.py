@@ -118,6 +118,11 @@ class Limits:
         4_000_000_000, "archive on disk", "bytes", 100_000, 10_000_000_000_000,
         "some thirty million records; the oldest go when it is full", group="storage", optional=True, log_scale=True,
     )  # fmt: skip
+    journal_max_bytes: int | None = _limit(
+        2_000_000_000, "journal on disk", "bytes", 100_000, 10_000_000_000_000,
+        "some millions of acts; what happens after it is full cannot be lived through again", group="storage", optional=True,
+        log_scale=True,
+    )  # fmt: skip
     segment_cache_max_bytes: int = _limit(
         8_000_000, "archive read cache", "bytes", 10_000, 1_000_000_000_000,
         "some thirty segments: what a question about the past opens is at hand for the next one", group="storage", log_scale=True,

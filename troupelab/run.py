@@ -1,40 +1,38 @@
-"""A run: the one handle that ties world, model, limits, engine and recorder together.
+"""A run: the one handle that ties world, model, limits, engine and recorder together, and shows what came of it.
 
-Every method may be called from any thread. The engine works on a daemon thread with an event loop of its own, so that `start`
-returns at once and nothing here blocks a notebook's cell but `wait`.
+How it comes about is told here: fresh, out of a folder in which one was broken off (`Run.resume`), or as a fork of another. What one does with
+it stands in `troupelab.handle`. Every method may be called from any thread.
 """
 
 from __future__ import annotations
 
-import asyncio
-import html
-import logging
-import math
-import threading
-import time
-from collections.abc import Generator
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
+
+import msgspec
 
 from troupelab import _platform
-from troupelab._collector import collecting_less
+from troupelab.determinism import Determinism, determinism
 from troupelab.engine.assembly import assemble
-from troupelab.engine.engine import State
-from troupelab.engine.options import Options
+from troupelab.engine.clock import Clock
+from troupelab.engine.interventions import Intervention
+from troupelab.engine.options import OnError, Options, OrderName
+from troupelab.engine.past import Past, cut
 from troupelab.engine.schedule import Efficiency, played_efficiency
-from troupelab.errors import RunError, StoreError
-from troupelab.events import Failed
-from troupelab.limits import Limits
+from troupelab.errors import CheckpointError, RunError
+from troupelab.folder import RUN_FILE, check_past, make_header, model_of, new_store, open_store, read_setup, recipe
+from troupelab.handle import LIVE, Handle
+from troupelab.limits import Limits, Number
 from troupelab.livelimits import LiveLimits
 from troupelab.models.cache import ReplyCache
 from troupelab.models.model import Model
 from troupelab.models.scripted import ScriptedModel
 from troupelab.people.world import World
-from troupelab.registry import Registry
-from troupelab.results import Progress, progress, rss_curve, summarise, transcript
+from troupelab.results import Progress, rss_curve, summarise, transcript
 from troupelab.telemetry.frames import Frames
+from troupelab.telemetry.journal import Header, read_rows, write_past
 from troupelab.telemetry.recorder import Recorder
 from troupelab.text.embed import Embedder
 from troupelab.text.wordllama import default_embedder
@@ -46,14 +44,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Progress", "Run", "runs"]
 
-_log = logging.getLogger("troupelab")
-_live: Registry[Run] = Registry(lambda run: run.stop(now=True), lambda run, timeout_s: run.wait(timeout_s))
-_ENDED = frozenset({"done", "stopped", "failed"})
-_START_TIMEOUT_S = 10.0
-_LOOK_EVERY_S = 0.02
+
+class _Resume:
+    """`Run.resume(folder)` makes a run go on that was broken off; `run.resume()` goes on after a pause."""
+
+    @overload
+    def __get__(self, run: None, kind: type[Run]) -> Callable[..., Run]: ...
+    @overload
+    def __get__(self, run: Run, kind: type[Run]) -> Callable[[], None]: ...
+    def __get__(self, run: Run | None, kind: type[Run]) -> Callable[..., Any]:
+        return kind.resume_folder if run is None else run._engine.resume
 
 
-class Run:
+class Run(Handle):
     """A simulation that can be started, watched, changed and stopped.
 
     Args:
@@ -62,7 +65,13 @@ class Run:
         limits: the limits to begin with; `run.limits.update(…)` changes them at any time.
         steps: how many steps to play; None for as many as the world's file suggests.
         seed: of every draw that the run makes.
-        folder: where memories are kept, in one SQLite file; None keeps what leaves RAM in a temporary file.
+        folder: where the run is kept, in one SQLite file, so that `Run.resume(folder)` can go on with it; None keeps what leaves RAM
+            in a temporary file.
+        order: `lockstep` has a barrier after each step; in `free` order an agent begins a step as soon as all whom it may hear have
+            finished the one before. The transcript is the same, and the waiting less.
+        on_error: what is done about an act that failed for good: it is `skip`ped; or asked for again, twice, and then skipped (`retry`); or
+            the run pauses, and asks again when it goes on (`pause`); or ends (`raise`). Each failure is an event.
+        interventions: functions to call between steps; see `Intervention`.
         embedder: finds the notes that fit a situation, and what says the same in other words: "best" takes the best one that is
             installed, None does without (the newest notes are shown instead).
         consolidate: what is made of old records: notes that are "extracted" from them or written by the "model" (a call more, now
@@ -82,6 +91,8 @@ class Run:
     ['step', 'agent', 'action', 'target', 'content']
     """
 
+    resume = _Resume()
+
     def __init__(
         self,
         world: World | str,
@@ -91,6 +102,9 @@ class Run:
         steps: int | None = None,
         seed: int = 0,
         folder: str | Path | None = None,
+        order: OrderName = "lockstep",
+        on_error: OnError = "skip",
+        interventions: Sequence[Intervention] = (),
         embedder: Embedder | Literal["best"] | None = "best",
         consolidate: Literal["extracted", "model", "off"] = "extracted",
         cache: str | Path | ReplyCache | Literal[False] | None = None,
@@ -98,7 +112,9 @@ class Run:
         warm_up: bool = False,
         share_identical: bool = False,
         max_rows: int = 262_144,
+        _past: Past | None = None,
     ) -> None:
+        super().__init__()
         self.world = World.load(world) if isinstance(world, str) else world
         self.model: Model = ScriptedModel(seed) if model is None else model
         self.seed = seed
@@ -108,254 +124,207 @@ class Run:
         self.steps = self.world.steps if steps is None else steps
         if not isinstance(self.steps, int) or self.steps < 1:
             raise RunError(f"steps must be a whole number from 1, not {steps!r}")
-        self.error: BaseException | None = None
-        self._began = time.monotonic()
-        self._ended_s: float | None = None
-        self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
-        self._end = threading.Event()
-        if consolidate not in ("extracted", "model", "off"):
-            raise RunError(f"consolidate must be 'extracted', 'model' or 'off', not {consolidate!r}")
+        _among("consolidate", consolidate, ("extracted", "model", "off"))
+        _among("order", order, ("lockstep", "free"))
+        _among("on_error", on_error, ("retry", "skip", "pause", "raise"))
+        self._clock = Clock()
+        self._past = _past
+        self._header: Header | None = None if _past is None else _past.header
+        self.forked_at = -1 if _past is None else _past.header.forked_at
+        """The step at which this run left another's past; -1 where it did not."""
         self.folder = None if folder is None else Path(folder)
-        self._store = None if self.folder is None else _new_store(self.folder / "run.sqlite")
+        if _past is not None:
+            self._store: Store | None = _past.store
+        else:
+            self._store = None if self.folder is None else new_store(self.folder)
         self._cache = self.folder / "replies.sqlite" if cache is None and self.folder is not None else cache
+        self._cache_parent: Path | None = None
+        self._options = Options(consolidate, pack_acts, warm_up, share_identical, order, on_error)
+        self._embedder = default_embedder() if embedder == "best" else embedder
+        if _past is not None:
+            _past.restore(self.limits)
         self._engine = assemble(
             self.world,
             self.model,
             self.limits,
-            Options(consolidate == "model", pack_acts, warm_up),
+            self._options,
             steps=self.steps,
             seed=seed,
             store=self._opened,
-            embedder=default_embedder() if embedder == "best" else embedder,
-            notes=consolidate != "off",
-            share_identical=share_identical,
+            embedder=self._embedder,
+            interventions=interventions,
+            past=_past,
             emit=self.recorder.emit,
-            clock=self.now_s,
-            live_clock=lambda: time.monotonic() - self._began,
+            clock=self._clock,
         )
+        self._engine.player.subject = self
         self._stage = self._engine.stage
 
-    def _opened(self) -> Store:
-        """The run's store; without a folder, a temporary one is made when something is first put away."""
-        self._store = self._store or _new_store(None)
-        return self._store
+    # ------------------------------------------------------------------ going on from a folder
 
-    # ------------------------------------------------------------------ what it is and where it stands
+    @classmethod
+    def resume_folder(
+        cls,
+        folder: str | Path,
+        model: Model | None = None,
+        *,
+        world: World | None = None,
+        steps: int | None = None,
+        interventions: Sequence[Intervention] = (),
+        embedder: Embedder | Literal["best"] | None = "best",
+        cache: str | Path | ReplyCache | Literal[False] | None = None,
+        max_rows: int = 262_144,
+    ) -> Self:
+        """Make a run that goes on where the one in a folder was broken off; what `Run.resume(folder)` does.
 
-    @property
-    def name(self) -> str:
-        """The world's name, to call the run by."""
-        return self.world.name
-
-    @property
-    def agent_names(self) -> tuple[str, ...]:
-        """The agents' names, by index."""
-        return self.world.agent_names
-
-    @property
-    def state(self) -> State:
-        """`ready`, `running`, `paused`, `stopping`, and at the end `done`, `stopped` or `failed`."""
-        return self._engine.state
-
-    @property
-    def paused_for(self) -> str:
-        """Why the run is paused, as far as it is: who asked for it, or which limit was reached."""
-        return self._engine.paused_for if self.state == "paused" else ""
-
-    @property
-    def in_flight(self) -> int:
-        """How many acts are at the model now."""
-        return self._engine.pipeline.sender.limiter.in_flight
-
-    @property
-    def queued(self) -> int:
-        """How many acts wait for a free slot."""
-        return self._engine.pipeline.sender.limiter.queued
-
-    def now_s(self) -> float:
-        """Seconds since the start, on the clock of the events' `at_s`; stands still once the run has ended."""
-        if self._thread is None:
-            return 0.0
-        return time.monotonic() - self._began if self._ended_s is None else self._ended_s
-
-    def progress(self) -> Progress:
-        """How far the run is, and about how long it will still take."""
-        engine, ended = self._engine, self.state in _ENDED
-        return progress(
-            engine.step_started,
-            self.steps,
-            engine.acts_done,
-            len(self.agent_names),
-            self.now_s(),
-            engine.held_s,
-            ended=ended,
-        )
-
-    def __repr__(self) -> str:
-        done = self.progress()
-        return f"<Run {self.name}: {self.state}, {len(self.agent_names)} agents, step {done.step + 1} of {done.steps}>"
-
-    def _repr_html_(self) -> str:
-        return f"<code>{html.escape(repr(self))}</code>"
-
-    # ------------------------------------------------------------------ controls
-
-    def start(self, *, paused: bool = False) -> Run:
-        """Start the engine's thread and return at once.
+        Started, it lives through its past again, without any call, and each agent goes on after its own last act. What was paid for and
+        is in the folder's cache of replies is not paid for again.
 
         Args:
-            paused: begin paused, to go on with `step` or `resume`.
+            folder: of a run that is not open anywhere now; it may have ended, to be gone on with for more steps.
+            model: what the agents think with, since a model cannot be kept; None where that was a ScriptedModel.
+            world: the world that it should be; None for whichever it is.
+            steps: how many steps to play in all; None for as many as before.
+            interventions: those of the run, in their order, since functions cannot be kept.
+            embedder: as for a fresh run: the same as before, for memories to be the same.
+            cache: as for a fresh run.
+            max_rows: as for a fresh run.
 
         Raises:
-            RunError: it was started before.
+            CheckpointError: there is no run in the folder, or it is of another world, or needs its model or interventions given again.
+            StoreLockedError: the run is open, in this process or another.
+            StoreVersionError: another version of TroupeLab wrote it.
+            StoreCorruptError: something in it is missing or changed.
         """
-        with self._starting:
-            if self._thread is not None:
-                raise RunError("a run can be started once; make another Run to play again")
-            self._engine.pipeline.open_cache(self._cache)
-            self._thread = threading.Thread(
-                target=self._play, args=(paused, started := Future[None]()), name="troupelab", daemon=True
-            )
-            self._began = time.monotonic()
-        _live.add(self)
-        self._thread.start()
-        started.result(_START_TIMEOUT_S)
-        return self
-
-    def _play(self, paused: bool, started: Future[None]) -> None:
+        file = Path(folder) / RUN_FILE
+        if not file.is_file():
+            raise CheckpointError(f"{folder} holds no run to go on with: there is no {RUN_FILE} in it")
+        store = open_store(file)
         try:
-            with collecting_less():
-                asyncio.run(self._engine.play(started, paused=paused))
-            self._keep_memories()
-        except BaseException as error:
-            self.error = error
-            _log.error("the run of %s failed: %s", self.name, type(error).__name__, exc_info=error)
-            if not started.done():
-                started.set_exception(error)
-        finally:
-            self._ended_s = time.monotonic() - self._began
-            self._engine.pipeline.close_cache()
-            _live.discard(self)
-            self._end.set()
-
-    def _keep_memories(self) -> None:
-        """Put all memories into the folder and close its store; a temporary store stays open as long as the run is held."""
-        try:
-            for agent in self._stage.agents if self.folder else ():
-                agent.memory.save()
-            self._stage.pool.shelf.flush()
-            if self.folder:
-                self._opened().close()
-        except StoreError as error:
-            message = f"memories were not kept: {error}"
-            self.recorder.emit(Failed(self.now_s(), self._engine.step_started, -1, type(error).__name__, message, 0))
+            past = Past(store)
+            check_past(past, Path(folder), world, interventions)
+            return cls._from_past(
+                past, model, folder=folder, steps=steps, interventions=interventions, embedder=embedder, cache=cache,
+                max_rows=max_rows,
+            )  # fmt: skip
+        except BaseException:
+            store.close()
             raise
 
-    def pause(self) -> None:
-        """Let no act begin any more; those under way finish.
+    @classmethod
+    def _from_past(cls, past: Past, model: Model | None, *, steps: int | None = None, **rest: Any) -> Self:
+        header = past.header
+        world, limits, options = read_setup(past)
+        model = model_of(header) if model is None else model
+        return cls(
+            world, model, limits=limits, steps=header.steps if steps is None else steps, seed=header.seed, order=options.order,
+            on_error=options.on_error, consolidate=options.notes, pack_acts=options.pack_acts,
+            share_identical=options.share_identical, _past=past, **rest,
+        )  # fmt: skip
 
-        Raises:
-            RunError: the run is not running.
-        """
-        self._engine.pause()
+    def fork(
+        self,
+        limits: Mapping[str, Number] | None = None,
+        *,
+        at_step: int | None = None,
+        steps: int | None = None,
+        folder: str | Path | None = None,
+        model: Model | None = None,
+        interventions: Sequence[Intervention] | None = None,
+    ) -> Self:
+        """Make a second run that has this one's past and a future of its own; this one goes on untouched.
 
-    def resume(self) -> None:
-        """Go on after a pause.
-
-        Raises:
-            RunError: the run is not paused.
-        """
-        self._engine.resume()
-
-    def step(self, n: int = 1) -> None:
-        """Play `n` steps and pause again; a run that was not started is started for it.
-
-        Raises:
-            RunError: the run is neither ready nor paused, or `n` is less than 1.
-        """
-        if n < 1:
-            raise RunError(f"step needs at least 1 step, not {n}")
-        if self.state == "ready" and self._thread is None:
-            self.start(paused=True)
-        self._engine.step(n)
-
-    def stop(self, *, now: bool = False) -> None:
-        """End the run; what was recorded stays readable.
+        Started, it lives through that past again, without any call, and plays on from there. It reads the replies that this run
+        has kept, and keeps its own.
 
         Args:
-            now: cancel the calls in flight and discard their acts, instead of letting them finish.
+            limits: what is changed in it, from its first step of its own on.
+            at_step: the past is that before this step; None for the last step that everybody has finished.
+            steps: how many steps it has in all; None for as many as this one.
+            folder: where it is kept; None keeps it in a temporary file.
+            model: another model from there on; None for the same.
+            interventions: others; None for the same.
 
         Raises:
-            RunError: the run was not started or has ended.
+            RunError: `at_step` is not in the past, or no step is left to play.
+            LimitError: a limit is unknown or out of range.
+
+        >>> run = Run("product_launch", ScriptedModel(7, latency_s=0.0), steps=3, seed=7).start().wait(60)
+        >>> fork = run.fork({"recent_max_records": 5}, at_step=2).start().wait(60)
+        >>> both = [each.transcript().query("step < 2").content.tolist() for each in (run, fork)]
+        >>> fork.forked_at, both[0] == both[1]
+        (2, True)
         """
-        self._engine.stop(now=now)
-
-    def wait(self, timeout: float | None = None, *, until: Literal["ended", "paused"] = "ended") -> Run:
-        """Wait until the run has ended, or also no longer than until it is paused.
-
-        Args:
-            timeout: seconds to wait at most; None waits as long as it takes.
-            until: `paused` returns at a pause as well, and not at one that a changed limit has just ended.
-
-        Raises:
-            TimeoutError: it had not come to that by then; the message says how it stands.
-            RunError: it was never started, or it failed.
-        """
-        if self._thread is None:
-            raise RunError("the run was not started: call start() first")
-        if until == "paused":
-            self._engine.handover.do(lambda: None)  # what was changed before this is accepted now
-            deadline = math.inf if timeout is None else time.monotonic() + timeout
-            while self.state != "paused" and time.monotonic() < deadline and not self._end.wait(_LOOK_EVERY_S):
-                pass
-            if self.state == "paused":
-                return self
-            timeout = 0.0 if timeout is not None else None
-        if not self._end.wait(timeout):
-            stands = f"it is paused ({self.paused_for})" if self.state == "paused" else "it goes on"
-            raise TimeoutError(f"the run had not ended in time; {stands}")
-        if self.error is not None:
-            raise RunError(f"the run failed: {self.error}") from self.error
-        return self
-
-    def __await__(self) -> Generator[Any, None, Run]:
-        """Start it where it was not started, and wait for its end without blocking the caller's event loop."""
-        if self._thread is None:
-            self.start()
-        return asyncio.to_thread(self.wait).__await__()
-
-    def ask(self, agent: str, question: str, *, remember: bool = False, timeout_s: float | None = 300.0) -> str:
-        """Interview an agent, as it is between two acts: before the run, while it runs or is paused, and after it.
-
-        Args:
-            agent: the agent's name.
-            question: what to ask; nobody else hears it.
-            remember: whether the agent remembers question and answer, from its next act on.
-            timeout_s: how long to wait for the answer.
-
-        Returns:
-            The answer, in the agent's words.
-
-        Raises:
-            RunError: there is no such agent, or the run has ended and the answer was to be remembered.
-            ModelError: the model did not answer.
-            TimeoutError: it did not within `timeout_s`.
-        """
-        if agent not in self.agent_names:
-            raise RunError(f"there is no agent {agent!r}; the agents are {', '.join(self.agent_names)}")
-        if remember and self.state in _ENDED:
-            raise RunError("the run has ended: nothing is remembered any more")
-        asked = self._stage.agents[self.agent_names.index(agent)]
-        engine = self._engine
-        answer = engine.handover.submit(
-            lambda: engine.interviewer.ask(asked, question, remember=remember), engine.pipeline.sender.release
-        )
+        Limits().replace(**(limits or {}))
+        lowest = self._engine.player.steps_done
+        latest = at_step is None
+        at_step = lowest if at_step is None else at_step
+        steps = self.steps if steps is None else steps
+        if not 0 <= at_step <= lowest:
+            raise RunError(f"a fork begins at a step that everybody has reached, from 0 to {lowest}, not {at_step}")
+        if at_step >= steps:
+            raise RunError(f"no step is left to play from step {at_step} on: give at_step, or more steps")
+        given = self._engine.player.interventions if interventions is None else tuple(interventions)
+        with self._reading() as store:
+            rows = [] if store is None else cut(read_rows(store), at_step, latest=latest)
+        header = msgspec.structs.replace(
+            self._header or self._make_header(), steps=steps, interventions=[each.name for each in given],
+            model=(model or self.model).name, scripted=recipe(model or self.model),
+            forked_from=str(self.folder or self.name), forked_at=at_step,
+        )  # fmt: skip
+        fresh = new_store(None if folder is None else Path(folder))
         try:
-            return answer.result(timeout_s)
-        except FutureTimeoutError:
-            answer.cancel()
-            raise TimeoutError(f"{agent} did not answer within {timeout_s:g} s") from None
+            write_past(fresh, header, rows)
+            cache = None if folder is not None else fresh.path.parent / "replies.sqlite"
+            parent = self._cache_path()
+            fork = type(self)._from_past(
+                Past(fresh), model or self.model, steps=steps, folder=folder, interventions=given, embedder=self._embedder,
+                cache=cache if parent is not None else False,
+            )  # fmt: skip
+            fork._cache_parent = parent
+            if limits:
+                fork.limits.update(note="fork", **dict[str, Any](limits))
+        except BaseException:
+            fresh.close()
+            raise
+        return fork
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[Store | None]:
+        """The store with all that has happened so far in it; None where nothing has."""
+        if self._thread is None:
+            yield self._store if self._past is not None else None
+        elif self._end.is_set() and self.folder is not None:
+            with open_store(self.folder / RUN_FILE) as store:
+                yield store
+        else:
+            with self._engine.keeper.reading(self._engine.handover) as store:
+                yield store
+
+    def _cache_path(self) -> Path | None:
+        """The file of this run's replies; None where there is none."""
+        cache = self._cache
+        file = cache.path if isinstance(cache, ReplyCache) else Path(cache) if cache else None
+        return file if file is not None and file.exists() else None
+
+    def _make_header(self) -> Header:
+        """What this run is, as it stands in its store."""
+        return make_header(
+            self.world, self.model, self.limits, self._options, steps=self.steps, seed=self.seed, embedder=self._embedder,
+            interventions=self._engine.player.interventions,
+        )  # fmt: skip
+
+    def _prepare_store(self) -> None:
+        if self._header is None:
+            self._header = self._make_header()
+            write_past(self._opened(), self._header)
+
+    def _from_s(self) -> float:
+        return 0.0 if self._past is None else self._past.last_s
+
+    def _opened(self) -> Store:
+        self._store = self._store or new_store(None)
+        return self._store
 
     # ------------------------------------------------------------------ what came of it
 
@@ -363,8 +332,15 @@ class Run:
         """Everything that was done, in the order of steps, agents and actions; DONE is left out."""
         return transcript(self.frames)
 
+    @property
+    def deterministic(self) -> Determinism:
+        """Whether another run of the same world, model, seed and limits gives the same transcript and memories; if not, why."""
+        repeats_itself = getattr(self.model, "repeats_itself", False)
+        cached = self._cache not in (None, False)
+        return determinism(self.recorder, self.limits, repeats_itself=repeats_itself, cached=cached)
+
     def efficiency(self) -> Efficiency:
-        """Compare the finished steps with the same calls played without any overhead."""
+        """Compare the finished steps with the same calls played in the same order without any overhead."""
         read = self.recorder.read
         return played_efficiency(read("steps").columns, read("acts").columns, read("calls").columns)
 
@@ -373,7 +349,8 @@ class Run:
         efficiency = self.efficiency()
         return {
             "world": self.name, "model": self.model.name, "seed": self.seed, "state": self.state,
-            **summarise(self.recorder, self._stage, steps=self._engine.steps_done),
+            "order": "lockstep" if self._engine.player.lockstep else "free",
+            **summarise(self.recorder, self._stage, steps=self._engine.player.steps_done),
             "wall_s": round(self.now_s(), 4),
             "efficiency": round(efficiency.value, 4),
             "bound_s": round(efficiency.bound_s, 4),
@@ -383,12 +360,9 @@ class Run:
         }  # fmt: skip
 
 
-def _new_store(file: Path | None) -> Store:
-    from troupelab.store import Store
-
-    if file is not None and file.exists():
-        raise RunError(f"{file} holds a run already; choose another folder")
-    return Store.temporary() if file is None else Store.open(file)
+def _among(name: str, value: object, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise RunError(f"{name} must be {', '.join(map(repr, allowed[:-1]))} or {allowed[-1]!r}, not {value!r}")
 
 
 def runs() -> list[Run]:
@@ -397,4 +371,4 @@ def runs() -> list[Run]:
     >>> runs()
     []
     """
-    return list(_live)
+    return [cast(Run, each) for each in LIVE]

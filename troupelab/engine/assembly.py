@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from troupelab.engine.clock import Clock
 from troupelab.engine.engine import Engine
+from troupelab.engine.interventions import Intervention
 from troupelab.engine.options import Options
+from troupelab.engine.parts import Parts, Teller
+from troupelab.engine.past import Past
 from troupelab.events import Emit
 from troupelab.livelimits import LiveLimits
 from troupelab.memory.pool import Pool
@@ -33,11 +37,10 @@ def assemble(
     seed: int,
     store: Callable[[], Store],
     embedder: Embedder | None,
-    notes: bool,
-    share_identical: bool,
+    interventions: Sequence[Intervention],
+    past: Past | None,
     emit: Emit,
-    clock: Callable[[], float],
-    live_clock: Callable[[], float],
+    clock: Clock,
 ) -> Engine:
     """Make an engine that is ready to play.
 
@@ -48,26 +51,28 @@ def assemble(
         options: how to play.
         steps: how many steps.
         seed: of every draw.
-        store: opens the run's store when it is first needed.
+        store: opens the run's store.
         embedder: compares texts, in memories and for the semantic cache; None for none.
-        notes: whether old records become notes.
-        share_identical: whether agents that ask the very same thing share one drawn reply.
-        emit: is told everything.
-        clock: seconds since the run's start; stands still at its end.
-        live_clock: the same, but goes on, for interviews after the end.
+        interventions: what is called between steps.
+        past: an earlier life to go on from.
+        emit: records events.
+        clock: the run's.
     """
+    teller = Teller(emit)
     pool = Pool(
         store,
         scratch=lambda: store().path.parent / "scratch",
         embedder=embedder,
-        notes=notes,
+        notes=options.notes != "off",
         emit=emit,
-        clock=clock,
+        clock=clock.now,
         hours_per_step=world.step_minutes / 60,
     )
-    stage = Stage(world, limits, pool=pool, emit=emit, clock=clock)
+    stage = Stage(world, limits, pool=pool, emit=emit, clock=clock.now)
     semantic = None if embedder is None else SemanticCache(embedder, seed=seed)
     pipeline = Pipeline(
-        model, limits, emit=emit, clock=live_clock, seed=seed, semantic=semantic, share_identical=share_identical
-    )
-    return Engine(stage, pipeline, limits, steps=steps, options=options, seed=seed, emit=emit, clock=clock)
+        model, limits, emit=teller.tell, clock=clock.live, seed=seed, semantic=semantic,
+        share_identical=options.share_identical,
+    )  # fmt: skip
+    parts = Parts(stage, pipeline, limits, options, seed, clock, teller)
+    return Engine(parts, steps=steps, store=store, interventions=interventions, past=past)

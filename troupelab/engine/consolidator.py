@@ -7,17 +7,17 @@ lives on the engine's event loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from troupelab.engine.ahead import Ahead
+from troupelab.engine.parts import Parts
 from troupelab.errors import ModelError
-from troupelab.events import Emit, Failed
+from troupelab.events import Failed
 from troupelab.ids import draw
 from troupelab.memory.consolidate import Consolidation, Job
 from troupelab.models.account import Account
 from troupelab.models.model import Request
-from troupelab.models.pipeline import Pipeline
 from troupelab.people.agent import Agent
 from troupelab.people.condense import (
     EXPECTED_NOTES,
@@ -27,6 +27,7 @@ from troupelab.people.condense import (
     condense_prompt,
     read_notes,
 )
+from troupelab.telemetry.journal import NotesRow
 
 __all__ = ["Consolidator"]
 
@@ -38,22 +39,17 @@ class Consolidator:
     """Runs the memories' jobs.
 
     Args:
-        pipeline: how to reach the model.
-        by_model: let the model write the notes; what it cannot answer is extracted.
-        seed: of the draws of those calls.
-        emit: is told each failure.
-        clock: seconds since the run's start.
+        parts: the run's; where its options say so, the model writes the notes, and what it cannot answer is extracted.
+        ahead: has vectors at hand.
+        written: what a model wrote in an earlier life, by agent, step and place.
     """
 
-    def __init__(
-        self, pipeline: Pipeline, *, by_model: bool, seed: int, emit: Emit, clock: Callable[[], float], ahead: Ahead
-    ) -> None:
-        self._pipeline = pipeline
-        self._by_model = by_model
-        self._seed = seed
-        self._emit = emit
-        self._clock = clock
+    def __init__(self, parts: Parts, ahead: Ahead, written: Mapping[tuple[int, int, int], NotesRow]) -> None:
+        self._parts = parts
+        self._by_model = parts.options.notes == "model"
+        self._clock = parts.clock.now
         self._ahead = ahead
+        self._written = written
         self._running: dict[int, list[tuple[Job, asyncio.Future[Consolidation]]]] = {}
         self._workers = ThreadPoolExecutor(1, thread_name_prefix="troupelab-consolidate")
 
@@ -66,6 +62,8 @@ class Consolidator:
     def _start(self, agent: Agent, job: Job, place: int) -> asyncio.Future[Consolidation]:
         """Have a job run beside the loop; a small one at once, since handing it over would take longer than the job."""
         loop = asyncio.get_running_loop()
+        if (row := self._written.get((agent.index, job.step, place))) is not None:
+            return asyncio.ensure_future(self._again(job, row))
         if self._by_model and agent.last_prompt:
             return asyncio.ensure_future(self._ask(agent, job, place))
         if job.embeds and hasattr(job.embedder, "prepare"):
@@ -86,7 +84,7 @@ class Consolidator:
         call = place + 1  # 0 is the act's own
 
         def request(attempt: int) -> Request:
-            seed = draw(self._seed, "consolidate", agent.index, job.step, call, attempt)
+            seed = draw(self._parts.seed, "consolidate", agent.index, job.step, call, attempt)
             return Request(
                 "consolidate", agent.index, job.step, call, attempt, seed, messages, max_tokens=MAX_TOKENS, schema=NOTES_SCHEMA,
                 part=part,
@@ -95,13 +93,22 @@ class Consolidator:
         account = Account(self._clock())
         try:
             # The agent's next step waits for these notes: they go before the acts of that step.
-            notes = await self._pipeline.complete(
+            notes = await self._parts.pipeline.complete(
                 request, read_notes, EXPECTED_NOTES, account=account, priority=(job.step + 0.5,)
             )
         except ModelError:
+            self._parts.teller.note(NotesRow(agent.index, job.step, place, None, 0, 0.0))
             return await self._extract(job)
         seconds = self._clock() - account.came_s - account.queue_s
-        return await asyncio.to_thread(job.written, notes, account.tokens, seconds)  # it embeds the notes
+        row = NotesRow(agent.index, job.step, place, list(notes), account.tokens, seconds)
+        self._parts.teller.note(row)
+        return await self._again(job, row)
+
+    async def _again(self, job: Job, row: NotesRow) -> Consolidation:
+        """Take what a model wrote, now or in an earlier life."""
+        if row.lines is None:
+            return await self._extract(job)
+        return await asyncio.to_thread(job.written, row.lines, row.tokens, row.seconds)  # it embeds the notes
 
     async def _extract(self, job: Job) -> Consolidation:
         """Have a job's notes extracted beside the loop, with the vectors that it lacks fetched for all jobs together."""
@@ -123,7 +130,7 @@ class Consolidator:
                 # Nothing is lost where condensing fails: the records become notes word for word.
                 made = job.verbatim()
                 message = f"{error}; {len(job.records)} records were kept word for word"
-                self._emit(Failed(self._clock(), job.step, agent.index, type(error).__name__, message, 0))
+                self._parts.teller.tell(Failed(self._clock(), job.step, agent.index, type(error).__name__, message, 0))
             running.pop(0)
             agent.memory.admit(job, made)
         self._running.pop(agent.index, None)

@@ -1,10 +1,10 @@
-"""The engine: plays a stage step by step, as many acts at once as the limits allow.
+"""The engine: plays a stage, as many acts at once as the limits and who hears whom allow.
 
 It lives on one event loop, in a thread of its own, and owns the agents, their memories and the pipeline there. Only the
 methods that say so may be called from other threads; they hand the call over to the loop and wait for it.
 
-An act takes what was heard, builds the prompt, asks the model once, and commits all that follows from it in one go. An act
-that is cancelled has changed nothing. Nobody begins a step before all have finished the one before (lockstep).
+Which act may begin is the `Order`'s to say, how it is played the `Actor`'s, and when all wait the `Player`'s. Here is what goes around that: the
+beginning and the end, the controls, and limits that change.
 
 What no call can get past (a budget that is used up, a key that is refused) pauses the run, with an alert that says which; it goes
 on when that is mended, and no act is lost by it.
@@ -13,92 +13,89 @@ on when that is mended, and no act is lost by it.
 from __future__ import annotations
 
 import asyncio
-import logging
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING
 
+from troupelab.engine.actor import Actor
 from troupelab.engine.ahead import Ahead
 from troupelab.engine.consolidator import Consolidator
 from troupelab.engine.handover import Handover
+from troupelab.engine.interventions import Intervention
 from troupelab.engine.interviewer import Interviewer
-from troupelab.engine.options import Options
+from troupelab.engine.keeper import Keeper
+from troupelab.engine.order import Order, hears, nobody_waits_less
+from troupelab.engine.parts import Parts
+from troupelab.engine.past import Past
+from troupelab.engine.player import Player
+from troupelab.engine.standing import Standing, State
 from troupelab.engine.watch import watch_process
-from troupelab.errors import ModelError, RunError
-from troupelab.events import ActDone, ActionTaken, Alerted, Emit, Failed, LimitChanged, RunChanged, StepDone
-from troupelab.ids import draw
+from troupelab.errors import RunError
+from troupelab.events import LimitChanged
 from troupelab.limits import FIELDS, Number
-from troupelab.livelimits import LimitChange, LiveLimits
-from troupelab.models.account import Account
-from troupelab.models.model import Request
-from troupelab.models.pipeline import Pipeline
-from troupelab.people.acts import EXPECTED, TURN, Message, Turn, read_turn
-from troupelab.people.agent import Agent, as_text
-from troupelab.people.prompt import act_part, act_prompt, gist, warm_up_prompt
-from troupelab.people.stage import Stage
+from troupelab.livelimits import LimitChange
+from troupelab.people.prompt import warm_up_prompt
+from troupelab.telemetry.journal import ToldRow
+
+if TYPE_CHECKING:
+    from troupelab.store import Store
 
 __all__ = ["Engine", "State"]
-
-State: TypeAlias = Literal["ready", "running", "paused", "stopping", "done", "stopped", "failed"]
-
-_log = logging.getLogger("troupelab")
-_BEGIN_TOGETHER = 16
-_NOTHING_DONE = Turn((), {}, 0)
 
 
 class Engine:
     """Plays one run.
 
     Args:
-        stage: the agents and how they reach each other.
-        pipeline: how they reach the model.
-        limits: read where they are used; changes are accepted on the loop.
+        parts: stage, pipeline, limits and the like.
         steps: how many steps to play.
-        options: how to play.
-        seed: of every draw.
-        emit: is told everything.
-        clock: seconds since the run's start.
+        store: opens the run's store.
+        interventions: what is called between steps, in this order.
+        past: an earlier life to go on from.
     """
 
     def __init__(
         self,
-        stage: Stage,
-        pipeline: Pipeline,
-        limits: LiveLimits,
+        parts: Parts,
         *,
         steps: int,
-        options: Options,
-        seed: int,
-        emit: Emit,
-        clock: Callable[[], float],
+        store: Callable[[], Store],
+        interventions: Sequence[Intervention] = (),
+        past: Past | None = None,
     ) -> None:
-        self.stage = stage
-        self.pipeline = pipeline
+        self.stage = parts.stage
+        self.pipeline = parts.pipeline
         self.steps = steps
-        self.state: State = "ready"
-        self.step_started = -1
-        self.steps_done = 0
-        self.acts_done = 0
-        self.held_s = 0.0
-        self._limits = limits
-        self._options = options
-        self._seed = seed
-        self._emit = emit
-        self._clock = clock
+        self._parts = parts
+        self._limits = parts.limits
+        self._clock = parts.clock
+        self._past = past
         self.handover = Handover()
-        self._go = asyncio.Event()
-        self._held_since: float | None = None
-        self._pause_after: int | None = None
-        self._waiting: set[asyncio.Task[None]] = set()
-        self._acting: set[asyncio.Task[None]] = set()
-        self._held_by = self.paused_for = ""
-        self._ahead = Ahead(stage.pool.embedder, self._halt, self._go)
-        self.interviewer = Interviewer(stage, pipeline, self._ahead, seed=seed)
-        self._consolidator = Consolidator(
-            pipeline, by_model=options.notes_by_model, seed=seed, emit=emit, clock=clock, ahead=self._ahead
+        held_s, step = (0.0, -1) if past is None else (past.held_s, past.next_step - 1)
+        self.standing = Standing(
+            parts.pipeline.sender.limiter, parts.teller.tell, parts.clock, held_s=held_s, step=step
         )
+        self.keeper = Keeper(parts, store, alert=self.standing.alert)
+        ahead = self._ahead = Ahead(self.stage.pool.embedder, self.standing.halt, self.standing.go)
+        self.interviewer = Interviewer(parts, ahead)
+        self._consolidator = Consolidator(parts, ahead, {} if past is None else past.notes)
+        self._actor = Actor(parts, self._consolidator, ahead, self.standing)
+        heard = hears(self.stage.world)
+        lockstep = parts.options.order == "lockstep" or nobody_waits_less(heard)
+        nobody: Sequence[Sequence[int]] = [()] * len(heard)
+        done = [0] * len(heard) if past is None else past.done
+        holds_up = [self.stage.holds_up(agent) for agent in self.stage.agents]
+        self._order = Order(nobody if lockstep else heard, holds_up, done)
+        self.player = Player(
+            parts, self._order, self._actor, self.standing, self.keeper, steps=steps, lockstep=lockstep,
+            interventions=interventions,
+        )  # fmt: skip
+
+    @property
+    def acts_done(self) -> int:
+        """How many acts are over, in all lives."""
+        return self._actor.acts_done
 
     # ------------------------------------------------------------------ the play, on the loop
 
@@ -106,159 +103,82 @@ class Engine:
         """Play until the last step, or until stopped; `started` is settled as soon as the controls work.
 
         Raises:
-            RunError: something broke that is no failed call; its cause is attached.
+            RunError: something broke that is no failed call, or an act failed that was to end the run; its cause is attached.
         """
         self.handover.open()
         self._limits.bind(self._on_limit_change)
-        sender = self.pipeline.sender
-        sender.on_halt = sender.budget.on_reached = self._halt
+        sender, standing = self.pipeline.sender, self.standing
+        sender.on_halt = sender.budget.on_reached = standing.halt
         self.pipeline.follow_limits()
-        self._go.set()
-        self._enter("running", "")
-        if paused:
-            self._pause("")
-        watch = watch_process(
-            self._limits, sender.limiter, self.stage.pool, emit=self._emit, clock=self._clock,
-            active_s=lambda: self._clock() - self._held_total(), reached=self._halt,
-        )  # fmt: skip
-        watching = asyncio.create_task(watch)
-        started.set_result(None)
+        standing.go.set()
+        watching = asyncio.create_task(self._watch())
         try:
-            if (load := getattr(self.stage.pool.embedder, "load", None)) is not None:
-                await asyncio.to_thread(load)  # beside the loop, so that the controls answer meanwhile
-            if self._options.warm_up:
-                await self._go.wait()
-                await asyncio.wait([asyncio.create_task(self.pipeline.warm_up(warm_up_prompt(self.stage)))])
-            for step in range(self.steps):
-                await self._go.wait()
-                if not self._stopping:
-                    await self._play_step(step)
-                if self._stopping:
-                    break
-                await self._between_steps(step)
+            self.keeper.open(self._past)
+            for change in self._limits.log[self._past.changes :] if self._past is not None else ():
+                self._accept(change)
+            standing.enter("running", "" if self._past is None else "first it lives through its past again")
+            if paused:
+                standing.pause("")
+            started.set_result(None)
+            await self._begin()
+            await self.player.play()
             await self._finish()
-            self._enter("stopped" if self._stopping else "done", "")
+            standing.enter("stopped" if standing.stopping else "done", "")
         except BaseException as error:
-            self._enter("failed", f"{type(error).__name__}: {error}")
+            standing.enter("failed", f"{type(error).__name__}: {error}")
             raise
         finally:
             self._limits.bind(None)
             watching.cancel()
-            for task in (*self._waiting, *self._acting):
+            tasks = list(self.player.tasks)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(watching, *self._waiting, *self._acting, return_exceptions=True)
+            await asyncio.gather(watching, *tasks, return_exceptions=True)
             self._consolidator.close()
             await self.pipeline.drain()
             self.handover.close()
+            self.keeper.flush()
             sender.limiter.reopen()
 
-    async def _play_step(self, step: int) -> None:
-        start_s, held_s = self._clock(), self._held_total()
-        self.step_started = step
-        self.stage.open_step(step)
-        tasks = []
-        for place, agent in enumerate(self.stage.agents):
-            if place % _BEGIN_TOGETHER == 0:
-                # A thousand prompts take a while to build: calls and controls must not wait for the last of them.
-                await asyncio.sleep(0)
-                await self._go.wait()
-                if self._stopping:
-                    break
-            task = asyncio.create_task(self._act(agent, step))
-            self._waiting.add(task)
-            task.add_done_callback(self._waiting.discard)
-            task.add_done_callback(self._acting.discard)
-            tasks.append(task)
-        failures = [
-            outcome
-            for outcome in await asyncio.gather(*tasks, return_exceptions=True)
-            if isinstance(outcome, Exception)
-        ]
-        if failures:
-            raise RunError(f"an act of step {step} broke: {type(failures[0]).__name__}: {failures[0]}") from failures[0]
-        if not self._stopping:
-            self.steps_done = step + 1
-            end_s, sender = self._clock(), self.pipeline.sender
-            self._emit(StepDone(end_s, step, start_s, end_s, self._held_total() - held_s, sender.limiter.size))
+    async def _watch(self) -> None:
+        await watch_process(
+            self._limits, self.pipeline.sender.limiter, self.stage.pool, emit=self._parts.teller.tell, clock=self._clock.now,
+            active_s=lambda: self._clock.now() - self.standing.held_s, reached=self.standing.halt,
+            look=self._actor.look_for_stalled,
+        )  # fmt: skip
 
-    async def _between_steps(self, step: int) -> None:
-        if self.steps_done == self.steps:
-            return
-        if (problem := self.stage.pool.problem) is not None:
-            # Nothing is lost: what could not be written waits in RAM, and is written once there is room.
-            self._emit(Failed(self._clock(), step, -1, type(problem).__name__, f"{problem}; the run pauses", 0))
-            self._pause(f"the disk: {problem}")
-            await self._go.wait()
-            self.stage.pool.retry()
-        if self._pause_after is not None and self.steps_done >= self._pause_after:
-            self._pause_after = None
-            self._pause(f"after step {step}")
-        if self._limits.step_delay_ms:
-            await asyncio.sleep(self._limits.step_delay_ms / 1000)
-
-    async def _act(self, agent: Agent, step: int) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        await self._consolidator.admit(agent)
-        self._waiting.discard(task)
-        self._acting.add(task)
-        heard = agent.hear(step)
-        like = gist(heard)
-        if not await self._ahead.fetch([*(message.text for message in heard), like]):
-            return
-        agent.memory.begin(step, self._limits.at_step(step, agent.name))
-        messages = act_prompt(agent, self.stage, step, heard)
-        part = act_part(messages, self.stage) if self._options.pack_acts else None
-        if self._options.notes_by_model:
-            agent.last_prompt = messages
-
-        def request(attempt: int) -> Request:
-            seed = draw(self._seed, "act", agent.index, step, 0, attempt)
-            return Request("act", agent.index, step, 0, attempt, seed, messages, schema=TURN, gist=like, part=part)
-
-        account = Account(self._clock())
-        turn, error = _NOTHING_DONE, ""
-        try:
-            priority = (step, -self.stage.holds_up(agent))
-            turn = await self.pipeline.complete(request, read_turn, EXPECTED, account=account, priority=priority)
-        except ModelError as failure:
-            error = type(failure).__name__  # the act is skipped; the pipeline has told why
-        # What it did is remembered in one wording, and what was said is heard by others in another.
-        if not await self._ahead.fetch([text for each in turn.actions for text in (as_text(each), each.content)]):
-            return
-        self._commit(agent, step, heard, turn)
-        end_s = self._clock()
-        start_s = account.came_s if math.isnan(account.begun_s) else account.begun_s
-        self._emit(ActDone(end_s, step, agent.index, start_s, end_s, 1, len(turn.actions), error))
-
-    def _commit(self, agent: Agent, step: int, heard: list[Message], turn: Turn) -> None:
-        """Let an act take effect, all of it at once: no await in here."""
-        now = self._clock()
-        agent.commit(step, heard, turn.actions)
-        agent.state = turn.state or agent.state
-        if self.stage.world.ends_episode(step):
-            agent.memory.end_episode()
-        self.stage.deliver(agent, step, turn.actions)
-        self._consolidator.start(agent)
-        self.acts_done += 1
-        for sequence, action in enumerate(turn.actions):
-            self._emit(ActionTaken(now, step, agent.index, sequence, action.type, action.target, action.content))
-        if turn.left_out:
-            message = f"{turn.left_out} actions beyond the allowed number were left out"
-            self._emit(Failed(now, step, agent.index, "TooManyActions", message, 0))
-        self._emit(agent.memory.size())
+    async def _begin(self) -> None:
+        """All that comes before the first act."""
+        if (load := getattr(self.stage.pool.embedder, "load", None)) is not None:
+            await asyncio.to_thread(load)  # beside the loop, so that the controls answer meanwhile
+        for step in {event.step for event in self.stage.world.events}:
+            self.stage.open_step(step)
+        past, player = self._past, self.player
+        if past is not None:
+            await past.relive(self._parts, self._actor)
+            lowest = self._order.lowest
+            player.began = {step: (at_s, past.held_s) for step, at_s in past.began_s.items() if step >= lowest}
+            player.prepared = past.looked
+        elif self._parts.options.order == "free" and player.lockstep:
+            message = (
+                "everyone may hear everyone in this world: no order waits less than lockstep, and it is played in that"
+            )
+            self.standing.alert("order", message)
+        if self._parts.options.warm_up:
+            await self.standing.go.wait()
+            await asyncio.wait([asyncio.create_task(self.pipeline.warm_up(warm_up_prompt(self.stage)))])
 
     async def _finish(self) -> None:
         """Bring in all notes; after the last step, also remember what was said in it."""
         for agent in self.stage.agents:
             await self._consolidator.admit(agent)
-            if self.steps_done == self.steps:
+            if self.player.steps_done == self.steps:
                 await self._ahead.fetch([message.text for message in agent.hear(self.steps)])
                 agent.memory.begin(self.steps, self._limits.at_step(self.steps, agent.name))
                 agent.commit(self.steps, agent.hear(self.steps), ())
                 self._consolidator.start(agent)
                 await self._consolidator.admit(agent)
-                self._emit(agent.memory.size())
+                self._parts.teller.emit(agent.memory.size())
 
     # ------------------------------------------------------------------ controls, from any thread
 
@@ -268,7 +188,7 @@ class Engine:
         Raises:
             RunError: the run is not running.
         """
-        self._control(lambda: self._pause("asked to"), {"running"}, "pause")
+        self._control(lambda: self.standing.pause("asked to"), {"running"}, "pause")
 
     def resume(self) -> None:
         """Go on after a pause. Any thread.
@@ -278,8 +198,8 @@ class Engine:
         """
 
         def go() -> None:
-            self._pause_after = None
-            self._resume()
+            self.player.pause_after = None
+            self.standing.resume()
 
         self._control(go, {"paused"}, "resume")
 
@@ -291,8 +211,8 @@ class Engine:
         """
 
         def go() -> None:
-            self._pause_after = self.steps_done + n
-            self._resume()
+            self.player.pause_after = self.player.steps_done + n
+            self.standing.resume()
 
         self._control(go, {"paused"}, "step")
 
@@ -304,65 +224,50 @@ class Engine:
         """
 
         def end() -> None:
-            if not self._stopping:
-                self._enter("stopping", "asked to")
-            self._release()
+            if not self.standing.stopping:
+                self.standing.enter("stopping", "asked to")
+            self.standing.release()
             self.pipeline.sender.limiter.close()
-            for task in (*self._waiting, *(self._acting if now else ())):
-                task.cancel()
+            for task, acting in self.player.tasks.items():
+                if now or not acting:
+                    task.cancel()
             self._consolidator.stop(now=now)
+            self.player.wake()
 
         self._control(end, {"running", "paused", "stopping"}, "stop")
 
+    def tell(self, kind: str, source: str, text: str, to: Sequence[int]) -> int:
+        """Let agents hear something, from the first step on that nobody has started; returns that step. Any thread.
+
+        Raises:
+            RunError: the run is neither running nor paused, or all its steps have been started.
+        """
+        heard_at = self.steps
+
+        def told() -> None:
+            nonlocal heard_at
+            heard_at = self.standing.step + 1
+            if heard_at >= self.steps:
+                raise RunError("the last step has begun: nobody would hear it any more")
+            row = ToldRow(heard_at, self.keeper.told[heard_at], kind, source, text, list(to), self.keeper.by)
+            self.keeper.told[heard_at] += 1
+            self.stage.tell(row.step, row.sequence, kind, source, text, to)
+            self._parts.teller.note(row)
+
+        self._control(told, {"running", "paused"}, "tell")
+        return heard_at
+
     def _control(self, action: Callable[[], None], allowed: set[str], name: str) -> None:
         def checked() -> None:
-            if self.state not in allowed:
-                raise RunError(f"{name} needs a run that is {' or '.join(sorted(allowed))}; this one is {self.state}")
+            if self.standing.state not in allowed:
+                self._refuse(allowed, name)
             action()
 
         if not self.handover.do(checked):
-            raise RunError(f"{name} needs a run that is {' or '.join(sorted(allowed))}; this one is {self.state}")
+            self._refuse(allowed, name)
 
-    # ------------------------------------------------------------------ state, on the loop
-
-    def _enter(self, state: State, reason: str) -> None:
-        self.state = state
-        self._emit(RunChanged(self._clock(), self.step_started, state, reason))
-
-    @property
-    def _stopping(self) -> bool:
-        return self.state == "stopping"
-
-    def _pause(self, reason: str) -> None:
-        self._held_since = self._clock()
-        self._go.clear()
-        self.pipeline.sender.limiter.hold(True)
-        self.paused_for = reason
-        self._enter("paused", reason)
-
-    def _halt(self, kind: str, sentence: str) -> bool:
-        """Pause for something that no call can get past, and say what; tells whether the run is held now."""
-        if self.state == "running":
-            self._pause(f"{kind}: {sentence}")
-            self._held_by = kind
-            mend = f"raise {kind} and it goes on" if kind in FIELDS else "when that is mended, run.resume() goes on"
-            message = f"the run is paused: {sentence}; {mend}"
-            self._emit(Alerted(self._clock(), self.step_started, kind, message))
-            _log.warning(message)
-        return self.state == "paused"
-
-    def _resume(self) -> None:
-        self._enter("running", "")
-        self._release()  # last: whoever is let in may meet a guardrail at once, and pause the run again
-
-    def _release(self) -> None:
-        self.held_s, self._held_since = self._held_total(), None
-        self._held_by = ""
-        self._go.set()
-        self.pipeline.sender.limiter.hold(False)
-
-    def _held_total(self) -> float:
-        return self.held_s + (0.0 if self._held_since is None else self._clock() - self._held_since)
+    def _refuse(self, allowed: set[str], name: str) -> None:
+        raise RunError(f"{name} needs a run that is {' or '.join(sorted(allowed))}; this one is {self.standing.state}")
 
     # ------------------------------------------------------------------ limits
 
@@ -371,21 +276,23 @@ class Engine:
 
     def _accept(self, change: LimitChange) -> None:
         """Accept a change: memory limits hold from the first step that nobody has started, the others now."""
-        next_step = self.step_started + 1
+        standing = self.standing
+        next_step = standing.step + 1
         self._limits.settle(next_step)
         self.pipeline.follow_limits()
+        self.keeper.note_limits(change, next_step)
         accepted_ms = (time.monotonic() - change.requested_at) * 1000
         agents = "all" if change.agents is None else ", ".join(change.agents)
         for name, new in change.new.items():
-            effective = max(0, self.step_started) if FIELDS[name].at_once else next_step
-            self._emit(
+            effective = max(0, standing.step) if FIELDS[name].at_once else next_step
+            self._parts.teller.tell(
                 LimitChanged(
-                    self._clock(), self.step_started, name, agents, _number(change.old[name]), _number(new),
+                    self._clock.now(), standing.step, name, agents, _number(change.old[name]), _number(new),
                     change.note, change.by, accepted_ms, effective,
                 )
             )  # fmt: skip
-        if self.state == "paused" and self._held_by in change.new:
-            self._resume()  # where the new value is not enough either, it pauses again at once
+        if standing.state == "paused" and standing.held_by in change.new:
+            standing.resume()  # where the new value is not enough either, it pauses again at once
 
 
 def _number(value: Number) -> float:

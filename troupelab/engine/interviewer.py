@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from troupelab.engine.ahead import Ahead
+from troupelab.engine.parts import Parts
 from troupelab.ids import draw
 from troupelab.models.model import Request
-from troupelab.models.pipeline import Pipeline
 from troupelab.people.acts import CONVERSATION, TALK
 from troupelab.people.agent import Agent
 from troupelab.people.interview import ANSWER, EXPECTED_ANSWER, INTERVIEWER, read_answer
 from troupelab.people.prompt import question_prompt
-from troupelab.people.stage import Stage
+from troupelab.telemetry.journal import AsideRow
 
 __all__ = ["Interviewer"]
 
@@ -21,17 +21,13 @@ class Interviewer:
     """Puts questions to agents.
 
     Args:
-        stage: where the agents stand.
-        pipeline: how to reach the model.
+        parts: the run's.
         ahead: has the vectors at hand that a question needs.
-        seed: of the draws of those calls.
     """
 
-    def __init__(self, stage: Stage, pipeline: Pipeline, ahead: Ahead, *, seed: int) -> None:
-        self._stage = stage
-        self._pipeline = pipeline
+    def __init__(self, parts: Parts, ahead: Ahead) -> None:
+        self._parts = parts
         self._ahead = ahead
-        self._seed = seed
         self._questions = 0
 
     async def ask(self, agent: Agent, question: str, *, remember: bool) -> str:
@@ -41,18 +37,19 @@ class Interviewer:
             ModelError: the model did not answer, or vectors could not be had.
         """
         await self._ahead.ask([question, *(record.text for record in agent.memory.recent(_ALL))])
-        messages = question_prompt(agent, self._stage, question)
+        messages = question_prompt(agent, self._parts.stage, question)
         step = agent.memory.step
         self._questions += 1
         call = self._questions
 
         def request(attempt: int) -> Request:
-            seed = draw(self._seed, "ask", agent.index, step, call, attempt)
+            seed = draw(self._parts.seed, "ask", agent.index, step, call, attempt)
             return Request("ask", agent.index, step, call, attempt, seed, messages, schema=ANSWER, gist=question)
 
-        answer = await self._pipeline.complete(request, read_answer, EXPECTED_ANSWER, urgent=True)
+        answer = await self._parts.pipeline.complete(request, read_answer, EXPECTED_ANSWER, urgent=True)
         if remember:
             await self._ahead.ask([question, answer])
-            agent.remember_aside(CONVERSATION, INTERVIEWER, question)
-            agent.remember_aside(TALK, agent.name, answer)
+            for aside in ((CONVERSATION, INTERVIEWER, question), (TALK, agent.name, answer)):
+                agent.remember_aside(*aside)
+                self._parts.teller.note(AsideRow(agent.index, *aside))
         return answer

@@ -1,7 +1,8 @@
-"""How long a schedule must take: the yardstick of the engine's efficiency. Pure; any thread may call it.
+"""How long a schedule in lockstep must take: the yardstick of the engine's efficiency. Pure; any thread may call it.
 
 In lockstep nobody begins a step before all have ended the one before. `simulate_lockstep` plays that with no overhead at all,
-each act taking its call's time; `lockstep_bound` is what no order of the acts within a step can beat.
+each act taking its call's time; `lockstep_bound` is what no order of the acts within a step can beat. The free order has its
+own yardstick, in `troupelab.engine.yardstick`.
 """
 
 from __future__ import annotations

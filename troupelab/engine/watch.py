@@ -32,6 +32,7 @@ async def watch_process(
     clock: Callable[[], float],
     active_s: Callable[[], float],
     reached: Callable[[str, str], object],
+    look: Callable[[], object],
 ) -> None:
     """Sample until cancelled; the last sample is how it ended.
 
@@ -43,6 +44,7 @@ async def watch_process(
         clock: seconds since the run's start.
         active_s: seconds of these that were no pause.
         reached: is told the limit and a sentence.
+        look: is called at each sample.
     """
     import psutil
 
@@ -51,6 +53,7 @@ async def watch_process(
         while True:
             sample = _sampled(process, limiter, pool, clock())
             emit(sample)
+            look()
             wall_s, most_s, most_bytes = active_s(), limits.max_wall_s, limits.max_rss_bytes
             if most_s is not None and wall_s >= most_s:
                 reached("max_wall_s", f"the run has taken {wall_s:.1f} of {most_s:g} s")

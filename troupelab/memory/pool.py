@@ -141,8 +141,13 @@ class Pool:
         return known
 
     def begin(self, step: int, limits: Limits) -> None:
-        """Begin a step under its limits; lowered caps are obeyed when this returns."""
-        self.step = max(step, self.step)
+        """Begin a step under its limits; lowered caps are obeyed when this returns.
+
+        The caps for all are those of the newest step that anyone has begun.
+        """
+        if step < self.step:
+            return
+        self.step = step
         caps = (limits.total_max_bytes, limits.archive_max_bytes, limits.segment_cache_max_bytes)
         if caps == self._caps:
             return

@@ -260,13 +260,18 @@ class ReplyCache:
             self._puts += 1
             self._keep(key, cached)
 
-    def mark(self) -> None:
-        """Keep what is put from now on until the next `mark`, whatever is evicted: a crash then costs no call twice.
+    @property
+    def position(self) -> int:
+        """Where the next reply will stand at the earliest, for `mark`."""
+        return self._file.newest + 1
 
-        Called when the acts so far are committed: their replies may go again, as may all that were there before. The
-        cap holds all the same: where what is kept fills it, more is refused.
+    def mark(self, position: int | None = None) -> None:
+        """Keep what is put from a position on (or from now) until the next `mark`, whatever is evicted: a crash then costs no call twice.
+
+        Called when the acts whose replies came before that position are committed: those replies may go again, as may all that were
+        there before. The cap holds all the same: where what is kept fills it, more is refused.
         """
-        self._file.mark()
+        self._file.mark(position)
 
     def release(self) -> None:
         """Keep nothing in particular any more, as before the first `mark`."""

@@ -132,7 +132,7 @@ class Pipeline:
                 self._keep(key, request, reply, account.source)
                 error = ""
                 return value
-        except ModelError as failure:
+        except Exception as failure:
             error = type(failure).__name__
             raise
         finally:
@@ -275,8 +275,8 @@ class Pipeline:
                 self._emit(Failed(self._clock(), -1, -1, type(error).__name__, message, 0))
         await self.sender.release()
 
-    def open_cache(self, cache: str | Path | ReplyCache | Literal[False] | None) -> None:
-        """Keep replies in a file from now on, or in a cache that is open already.
+    def open_cache(self, cache: str | Path | ReplyCache | Literal[False] | None, *, parent: Path | None = None) -> None:
+        """Keep replies in a file from now on, or in a cache that is open already; look into a parent's file as well.
 
         Raises:
             StoreError: the file cannot be used; the message says what to do.
@@ -284,7 +284,9 @@ class Pipeline:
         limits = self._limits.current
         self._owns_cache = isinstance(cache, str | Path)
         if isinstance(cache, str | Path):
-            self.cache = ReplyCache.open(cache, max_bytes=limits.cache_max_bytes, max_age_s=limits.cache_max_age_s)
+            self.cache = ReplyCache.open(
+                cache, max_bytes=limits.cache_max_bytes, max_age_s=limits.cache_max_age_s, parent=parent
+            )
         else:
             self.cache = cache if isinstance(cache, ReplyCache) else None  # an empty one is falsy
 

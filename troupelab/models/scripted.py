@@ -93,6 +93,8 @@ class ScriptedModel:
     """
 
     name = "scripted"
+    repeats_itself = True
+    """The same request gets the same answer."""
 
     @property
     def identity(self) -> str:

@@ -5,10 +5,10 @@ A message of step s is heard at step s + 1, whoever acts first. It belongs to th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from troupelab.events import Emit, Failed
-from troupelab.ids import WORLD, make_id
+from troupelab.ids import TOLD, WORLD, make_id
 from troupelab.livelimits import LiveLimits
 from troupelab.memory.memory import Memory
 from troupelab.memory.pool import Pool
@@ -54,6 +54,21 @@ class Stage:
             message = Message(make_id(WORLD, step, sequence), event.kind, event.source, event.text)
             for index in event.to:
                 self.agents[index].receive(step, message)
+
+    def tell(self, step: int, sequence: int, kind: str, source: str, text: str, to: Sequence[int]) -> None:
+        """Give agents what the run was told for a step from outside; they hear it after what the world had scheduled.
+
+        Args:
+            step: the step in which it is heard.
+            sequence: how much the run was told for that step before.
+            kind: TinyTroupe's type of stimulus, such as CONVERSATION.
+            source: who says it; empty for the world.
+            text: what is heard.
+            to: who hears it, by index.
+        """
+        message = Message(make_id(WORLD, step, TOLD + sequence), kind, source, text)
+        for index in to:
+            self.agents[index].receive(step, message)
 
     def listeners(self, agent: Agent) -> list[str]:
         """Whom an agent can talk to now."""

@@ -139,6 +139,46 @@ class World:
             knowledge=_facts(typed(found, "knowledge", list, source, WorldError, default=[]), source),
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """The world as a world file's content, from which `from_dict` makes the same world again.
+
+        >>> world = World.load("town")
+        >>> World.from_dict(world.to_dict()) == world
+        True
+        """
+        names = self.agent_names
+        pairs = [[names[one], names[other]] for one, others in enumerate(self.audience) for other in others]
+        everyone = len(pairs) == len(names) * (len(names) - 1)
+        return {
+            "type": "TroupeLabWorld",
+            "format": FORMAT,
+            "name": self.name,
+            "description": self.description,
+            "start": self.start.isoformat(),
+            "step_minutes": self.step_minutes,
+            "steps": self.steps,
+            "agents": [persona.to_dict() for persona in self.personas],
+            "hears": _EVERYONE if everyone else {"edges": pairs},
+            "reach_out": [
+                [names[one], names[other]]
+                for one, others in enumerate(self.reachable)
+                for other in others
+                if one < other
+            ],
+            "episode_steps": self.episode_steps,
+            "knowledge": list(self.knowledge),
+            "events": [
+                {
+                    "step": event.step,
+                    "kind": event.kind,
+                    "source": event.source,
+                    "text": event.text,
+                    "to": [names[agent] for agent in event.to],
+                }
+                for event in self.events
+            ],
+        }
+
     @property
     def agent_names(self) -> tuple[str, ...]:
         """The agents' names, by index."""

@@ -135,13 +135,13 @@ class ReplyFile:
         """Queue that a reply of the older half was used, so that it is moved to the front."""
         self._enqueue(_Job(key, size_bytes))
 
-    def mark(self) -> None:
-        """Keep what is put or moved to the front from now on; only what was there before may be evicted.
+    def mark(self, position: int | None = None) -> None:
+        """Keep what is put or moved to the front from a row on, or from now; only what was there before may be evicted.
 
         The cap holds all the same: where all is kept and no room is left, what is put is refused.
         """
         with self.changed:
-            self._floor = self.newest + 1
+            self._floor = self.newest + 1 if position is None else position
 
     def release(self) -> None:
         """Keep nothing any more, as before the first `mark`."""

@@ -1,0 +1,185 @@
+"""The past of a run that goes on from a journal: what it was, how far each agent had come, and how to live through it again.
+
+Reading may be done in any thread; living through it again is the engine's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from troupelab.engine.actor import Actor
+from troupelab.engine.parts import Parts
+from troupelab.errors import CheckpointError
+from troupelab.events import FAMILIES, Failed
+from troupelab.telemetry.journal import (
+    ActRow,
+    AsideRow,
+    CalledRow,
+    EndRow,
+    EventRow,
+    Header,
+    LimitRow,
+    NotesRow,
+    Row,
+    ToldRow,
+    read_header,
+    read_rows,
+)
+
+if TYPE_CHECKING:
+    from troupelab.livelimits import LiveLimits
+    from troupelab.store import Store
+
+__all__ = ["Past", "cut"]
+
+_TOGETHER = 8
+"""Acts are lived through in such groups; controls are heeded between them."""
+
+_DERIVED = ("records", "notes", "spilled", "texts", "state")
+"""The kinds of blocks that living through the past makes again."""
+
+
+class Past:
+    """What a store says of a run's earlier life.
+
+    Args:
+        store: the run's own, or one that was given a copy of another's past.
+
+    Raises:
+        CheckpointError: there is no run in it.
+        StoreError: it cannot be read, or is of another version.
+    """
+
+    def __init__(self, store: Store) -> None:
+        header = read_header(store)
+        if header is None:
+            raise CheckpointError(
+                f"{store.path} holds no run to go on with: its file is of another use, or half copied"
+            )
+        self.store = store
+        self.header: Header = header
+        self.done = [0] * len(header.world["agents"])
+        """How many steps each agent has finished."""
+        self.notes: dict[tuple[int, int, int], NotesRow] = {}
+        self.limits: list[LimitRow] = []
+        self.told: Counter[int] = Counter()
+        """How much the run was told for each step."""
+        self.looked = -1
+        """The last step whose interventions are over."""
+        self.called: Counter[int] = Counter()
+        """How often each intervention was called."""
+        self.last_s = self.held_s = 0.0
+        self.began_s: dict[int, float] = {}
+        """When the first act of each step began."""
+        self.ends_early = False
+        """Whether the journal was full before the run ended."""
+        self.changes = 0
+        """How many changes of limits are of the past."""
+        paused_s: float | None = None
+        for row in read_rows(store):
+            if isinstance(row, ActRow):
+                self.done[row.agent] = row.step + 1
+                self.last_s = max(self.last_s, row.end_s)
+                self.began_s[row.step] = min(row.start_s, self.began_s.get(row.step, row.start_s))
+            elif isinstance(row, EventRow):
+                self.last_s = max(self.last_s, row.values[0])
+                if row.family == "runs":
+                    if paused_s is not None:
+                        self.held_s += row.values[0] - paused_s
+                    paused_s = row.values[0] if row.values[2] == "paused" else None
+            elif isinstance(row, LimitRow):
+                self.limits.append(row)
+            elif isinstance(row, NotesRow):
+                self.notes[row.agent, row.step, row.place] = row
+            elif isinstance(row, ToldRow):
+                self.told[row.step] += 1
+            elif isinstance(row, CalledRow):
+                self.looked = row.step
+                self.called[row.number] += 1
+            elif isinstance(row, EndRow):
+                self.ends_early = True
+        if paused_s is not None:
+            self.held_s += self.last_s - paused_s
+
+    @property
+    def next_step(self) -> int:
+        """The first step that nobody has finished: what is changed now holds from there on."""
+        return max(self.done)
+
+    def restore(self, limits: LiveLimits) -> None:
+        """Make all changes of limits again, each from its step on, and let later ones hold from the next step."""
+        for agent, own in self.header.overrides.items():
+            limits.update(agents=[agent], **dict[str, Any](own))
+        for row in self.limits:
+            limits.settle(row.from_step)
+            limits.update(note=row.note, by=row.by, agents=row.agents, **dict[str, Any](row.new))
+        limits.settle(self.next_step)
+        self.changes = len(limits.log)
+
+    async def relive(self, parts: Parts, actor: Actor) -> None:
+        """Live through it again: the same memories, inboxes and states of mind come of it, and the same events."""
+        with self.store.transaction() as transaction:
+            for kind in _DERIVED:
+                for block in self.store.blocks(kind):
+                    transaction.drop(kind, block.agent, [block.number])
+        stage, emit = parts.stage, parts.teller.emit
+        for count, row in enumerate(read_rows(self.store)):
+            if isinstance(row, EventRow):
+                emit(row.event)
+            elif isinstance(row, ActRow):
+                await actor.relive(row)
+            elif isinstance(row, AsideRow):
+                stage.agents[row.agent].remember_aside(row.kind, row.source, row.text)
+            elif isinstance(row, ToldRow):
+                stage.tell(row.step, row.sequence, row.kind, row.source, row.text, row.to)
+            if count % _TOGETHER == 0:
+                await asyncio.sleep(0)
+        parts.clock.set(None)
+        if actor.strays:
+            message = (
+                f"{actor.strays} of {actor.acts_done} acts were asked for by another prompt in the earlier life: the embedder or the "
+                "version of TroupeLab is another, and memories may differ from what they were"
+            )
+            parts.teller.tell(Failed(parts.clock.now(), self.next_step - 1, -1, "InexactPast", message, 0))
+
+
+def cut(rows: Iterator[Row], at_step: int, *, latest: bool) -> list[Row]:
+    """The part of a past that all agents had lived through before a step: for a fork.
+
+    What a user told the run for a later step stays, as do the calls and failures of the acts that stay; what interventions told is left to
+    those of the fork. Where the fork is of the `latest` step, limits that were to hold later hold from its first step.
+    """
+    left: list[Row] = []
+    end_s = 0.0
+    gone: set[int] = set()
+    for row in rows:
+        if isinstance(row, ActRow):
+            if row.step >= at_step:
+                gone.add(row.agent)
+                continue
+            end_s = max(end_s, row.end_s)
+        elif isinstance(row, EventRow):
+            names = FAMILIES[row.family].__struct_fields__
+            if "step" in names and row.family != "runs" and row.values[names.index("step")] >= at_step:
+                continue
+        elif isinstance(row, AsideRow):
+            if row.agent in gone:
+                continue
+        elif isinstance(row, ToldRow):
+            if row.step >= at_step and row.by != "user":
+                continue
+        elif isinstance(row, LimitRow):
+            if row.from_step > at_step:
+                if not latest:
+                    continue
+                row = msgspec.structs.replace(row, from_step=at_step)
+        elif isinstance(row, NotesRow | CalledRow) and row.step >= at_step:
+            continue
+        left.append(row)
+    timed = ("process", "runs")
+    return [row for row in left if not (isinstance(row, EventRow) and row.family in timed and row.values[0] > end_s)]

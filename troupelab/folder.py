@@ -1,0 +1,125 @@
+"""The folder of a run: opening its file, what it says of the run, and whether that is the run that somebody means.
+
+Any thread may call these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from troupelab.engine.interventions import Intervention
+from troupelab.engine.options import Options
+from troupelab.engine.past import Past
+from troupelab.errors import CheckpointError, LimitError, RunError, WorldError
+from troupelab.limits import Limits
+from troupelab.livelimits import LiveLimits
+from troupelab.models.model import Model
+from troupelab.models.scripted import ScriptedModel
+from troupelab.people.world import World
+from troupelab.telemetry.journal import FORMAT, Header
+from troupelab.text.embed import Embedder
+
+if TYPE_CHECKING:
+    from troupelab.store import Store
+
+__all__ = ["RUN_FILE", "check_past", "make_header", "model_of", "new_store", "open_store", "read_setup", "recipe"]
+
+RUN_FILE = "run.sqlite"
+"""What a run's file is called in its folder."""
+
+
+def open_store(file: Path | None) -> Store:
+    """Open a file as a store, or make a temporary one.
+
+    Raises:
+        StoreError: it cannot be opened; the message says why.
+    """
+    from troupelab.store import Store
+
+    return Store.temporary() if file is None else Store.open(file)
+
+
+def new_store(folder: Path | None) -> Store:
+    """Begin a store in a folder, or a temporary one.
+
+    Raises:
+        RunError: the folder has a run in it.
+        StoreError: it cannot be made.
+    """
+    file = None if folder is None else folder / RUN_FILE
+    if folder is not None and file is not None and file.exists():
+        raise RunError(
+            f"{folder} holds a run already; choose another folder, or go on with it: Run.resume({str(folder)!r})"
+        )
+    return open_store(file)
+
+
+def make_header(
+    world: World,
+    model: Model,
+    limits: LiveLimits,
+    options: Options,
+    *,
+    steps: int,
+    seed: int,
+    embedder: Embedder | None,
+    interventions: Sequence[Intervention],
+) -> Header:
+    """What a run is that begins now, as it stands in its store; the arguments are the run's."""
+    return Header(
+        FORMAT, version("troupelab"), world.to_dict(), seed, steps, options._asdict(), limits.current.as_dict(),
+        {agent: dict(own) for agent, own in limits.overrides.items()}, model.name, recipe(model),
+        "" if embedder is None else embedder.name, [each.name for each in interventions],
+    )  # fmt: skip
+
+
+def recipe(model: Model) -> dict[str, float] | None:
+    """What a scripted model can be made again from; None for another."""
+    names = ("seed", "latency_s", "latency_sigma", "repeat_rate")
+    return {name: getattr(model, name) for name in names} if type(model) is ScriptedModel else None
+
+
+def model_of(header: Header) -> Model:
+    """The model that a run was played with, where it can be made again.
+
+    Raises:
+        CheckpointError: it cannot.
+    """
+    if header.scripted is None:
+        raise CheckpointError(
+            f"this run was played with the model {header.model!r}: give it again, as in Run.resume(folder, model)"
+        )
+    settings = dict(header.scripted)
+    return ScriptedModel(int(settings.pop("seed")), **settings)
+
+
+def read_setup(past: Past) -> tuple[World, Limits, Options]:
+    """The world, the limits at the beginning and the choices of a run.
+
+    Raises:
+        CheckpointError: another version of TroupeLab had others.
+    """
+    header = past.header
+    try:
+        world = World.from_dict(header.world, source=str(past.store.path))
+        return world, Limits().replace(**header.limits), Options(**header.options)
+    except (WorldError, LimitError, TypeError) as error:
+        raise CheckpointError(f"{past.store.path} cannot be gone on with: {error}") from error
+
+
+def check_past(past: Past, folder: Path, world: World | None, interventions: Sequence[Intervention]) -> None:
+    """Refuse a past that is not of these interventions, or of another world.
+
+    Raises:
+        CheckpointError: it is of others; the message says of which.
+    """
+    if [each.name for each in interventions] != past.header.interventions:
+        needed = ", ".join(past.header.interventions) or "none"
+        raise CheckpointError(f"{folder}: the interventions of this run are {needed}: give them again, in this order")
+    if world is not None and world.to_dict() != past.header.world:
+        raise CheckpointError(
+            f"{folder} holds a run of another world: {past.header.world['name']!r}, with {len(past.done)} agents"
+        )
