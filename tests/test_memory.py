@@ -230,3 +230,22 @@ def test_notes_are_compared_as_exactly_as_promised(tmp_path):
     tier.drop_oldest(3)
     assert tier.similarity(question).tolist() == in_ram[3:].tolist()
     assert [note.text for note in tier.notes] == texts[3:]
+
+
+@pytest.mark.parametrize("similarity", [1.0, 0.93])
+def test_a_ring_that_is_made_anew_merges_what_the_old_one_would_have_merged(similarity):
+    """Beyond the ring's 512 records, with many merges, a memory whose ring is dropped now and then remembers the same."""
+    limits = tl.Limits(recent_max_records=900, dedup_similarity=similarity)
+    kept, dropped = (tl.Memory(0, limits, Pool(embedder=HashingEmbedder())) for _ in range(2))
+    for step in range(700):
+        old = f"Page {step * 7 % 250} of the ferry book is lost{'!' * (step % 3)}"
+        texts = [f"The lamp number {step} is here.", old, f"{old} "]
+        for memory in (kept, dropped):
+            memory.begin(step, limits)
+            memory.store(Record(make_id(0, step, n), "TALK", "Elif", text, 0) for n, text in enumerate(texts))
+            memory.settle()
+        if step % 11 == 0:
+            dropped.move("dedup ring")
+    assert max(record.times for record in kept.between(0, 700)) > 1
+    assert len(kept.recent(900)) > 512
+    assert kept.between(0, 700) == dropped.between(0, 700)

@@ -58,6 +58,8 @@ def test_fingerprints_keep_words_apart():
             st.tuples(st.just("add"), st.integers(0, 3), vectors),
             st.tuples(st.just("add"), st.integers(0, 3), st.none()),
             st.tuples(st.just("forget"), st.integers(0, 60), st.none()),
+            st.tuples(st.just("forget one"), st.integers(0, 40), st.none()),
+            st.tuples(st.just("renew"), st.integers(0, 40), st.none()),
         ),
         max_size=80,
     ),
@@ -71,9 +73,16 @@ def test_a_ring_finds_what_a_plain_list_finds(capacity, moves, query, at_least):
         if what == "add":
             ring.add(place, number, vector)
             plain = [*plain, (place, number, vector)][-capacity:]
-        else:
+        elif what == "forget":
             ring.forget_up_to(number)
             plain = [record for record in plain if record[0] > number]
+        elif plain:
+            key, *rest = plain.pop(number % len(plain))
+            if what == "renew":
+                ring.renew(key, place)
+                plain.append((place, *rest))
+            else:
+                ring.forget(key)
         assert len(ring) == len(plain)
     for number in range(4):
         assert ring.same(number) == [key for key, mine, _ in reversed(plain) if mine == number]

@@ -110,15 +110,21 @@ class Recent:
         merge = self._twin(ring, record, print_, vector, at_least)
         if merge is None:
             self._append(record, hold(record.text))
+            ring.add(record.id, print_, vector)
         else:
             # It has come again, and is the newest now; the longer text says all that the shorter one says.
             text = hold(max(merge.twin.text, record.text, key=len))
+            # The ring is always that of the newest records as they are: whenever it is made anew, it is the same one.
+            if len(record.text) > len(merge.twin.text):
+                ring.forget(merge.twin.id)
+                ring.add(record.id, print_, vector)
+            else:
+                ring.renew(merge.twin.id, record.id)
             del self._here[self._place(merge.twin.id)]
             self.bytes -= merge.twin.size_bytes
             self._shelf.common.release([merge.twin.text])
             first_id = merge.twin.first_id or merge.twin.id
             self._append(msgspec.structs.replace(record, first_id=first_id, times=merge.twin.times + 1), text)
-        ring.add(record.id, print_, vector)
         return merge
 
     def _append(self, record: Record, text: str) -> None:

@@ -6,7 +6,7 @@ Owned by one memory, on the engine's loop thread.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,6 +109,28 @@ class Ring:
             self._tails[place] = math.sqrt(float(np.vecdot(rest, rest)) / whole)
         self._end += 1
 
+    def renew(self, key: int, new_key: int) -> None:
+        """Hold a record that is held already as the newest one, under a key greater than all others."""
+        place, last = self._place(key), self._end - 1
+        for column in self._columns():
+            kept = column[place].copy()
+            column[place:last] = column[place + 1 : self._end]
+            column[last] = kept
+        self._keys[last] = new_key
+
+    def forget(self, key: int) -> None:
+        """Let go of one record that is held."""
+        place = self._place(key)
+        self._end -= 1
+        for column in self._columns():
+            column[place : self._end] = column[place + 1 : self._end + 1]
+
+    def _place(self, key: int) -> int:
+        return self._first + int(np.searchsorted(self._keys[self._first : self._end], key))
+
+    def _columns(self) -> tuple[NDArray[Any], ...]:
+        return self._keys, self._fingerprints, self._rows, self._scales, self._tails
+
     def same(self, fingerprint: int) -> list[int]:
         """The keys with this fingerprint, newest first."""
         if not self._seen or not self._seen[fingerprint & _SEEN_MASK]:
@@ -176,8 +198,7 @@ class Ring:
         self._seen = bytearray(_SEEN_MASK + 1)
         for fingerprint in self._fingerprints[: self._end].tolist():
             self._seen[fingerprint & _SEEN_MASK] = 1
-        columns = (self._keys, self._fingerprints, self._rows, self._scales, self._tails)
-        self.ram_bytes = sum(column.nbytes for column in columns) + len(self._seen)
+        self.ram_bytes = sum(column.nbytes for column in self._columns()) + len(self._seen)
 
 
 def _moved(column: NDArray[_Kind], live: slice, rows: int) -> NDArray[_Kind]:
