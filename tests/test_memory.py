@@ -235,7 +235,7 @@ def test_notes_are_compared_as_exactly_as_promised(tmp_path):
 @pytest.mark.parametrize("similarity", [1.0, 0.93])
 def test_a_ring_that_is_made_anew_merges_what_the_old_one_would_have_merged(similarity):
     """Beyond the ring's 512 records, with many merges, a memory whose ring is dropped now and then remembers the same."""
-    limits = tl.Limits(recent_max_records=900, dedup_similarity=similarity)
+    limits = tl.Limits(recent_max_records=2_000, dedup_similarity=similarity)
     kept, dropped = (tl.Memory(0, limits, Pool(embedder=HashingEmbedder())) for _ in range(2))
     for step in range(700):
         old = f"Page {step * 7 % 250} of the ferry book is lost{'!' * (step % 3)}"
@@ -247,5 +247,5 @@ def test_a_ring_that_is_made_anew_merges_what_the_old_one_would_have_merged(simi
         if step % 11 == 0:
             dropped.move("dedup ring")
     assert max(record.times for record in kept.between(0, 700)) > 1
-    assert len(kept.recent(900)) > 512
+    assert len(kept.recent(2_000)) > 512
     assert kept.between(0, 700) == dropped.between(0, 700)
