@@ -1,4 +1,4 @@
-"""The command line: `troupelab lab | run | bench | rehearse | doctor`.
+"""The command line: `troupelab lab | run | resume | fork | bench | rehearse | doctor`.
 
 Main thread only. Errors of ours end it with one sentence and exit code 2; a failed run or check with 1.
 """
@@ -17,7 +17,7 @@ import webbrowser
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from troupelab import __version__, _platform
 from troupelab._share import shared_folder
@@ -33,9 +33,22 @@ __all__ = ["main"]
 _QUICKSTART = "01_quickstart.ipynb"
 _FIRST_PORT = 8888
 _REHEARSE = "rehearse"
-_BENCHMARKS = ("engine", "memory", "retrieval", "client", "cache", "parse", "semantic", "stages", "follow", "faults")
+_BENCHMARKS = (
+    "engine",
+    "memory",
+    "retrieval",
+    "client",
+    "cache",
+    "parse",
+    "semantic",
+    "stages",
+    "follow",
+    "faults",
+    "order",
+    "kill",
+)
 _TABLE = (
-    "state", "agents", "steps", "acts", "acts_lost", "calls", "requests", "cached", "tokens_in", "tokens_out", "cost_usd", "records", "merged", "archived", "consolidations", "notes", "errors", "latency_p50_s",
+    "state", "order", "agents", "steps", "acts", "acts_lost", "calls", "requests", "cached", "tokens_in", "tokens_out", "cost_usd", "records", "merged", "archived", "consolidations", "notes", "errors", "latency_p50_s",
     "latency_p95_s", "wall_s", "efficiency", "peak_rss_mb", "transcript_sha256",
 )  # fmt: skip
 
@@ -81,24 +94,40 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--steps", type=int, help="how many steps (default: what the world suggests)")
     run.add_argument("--seed", type=int, default=0, help="of every draw")
     run.add_argument(
-        "--model",
-        default="scripted",
-        help="scripted (no key, no network), local (SmolLM2, or the GGUF file in --gguf), or an endpoint's name for a model",
+        "--order", choices=("lockstep", "free"), default="lockstep",
+        help="a barrier after each step, or everyone as soon as all whom they may hear are done",
+    )  # fmt: skip
+    run.add_argument(
+        "--on-error",
+        choices=("retry", "skip", "pause", "raise"),
+        default="skip",
+        help="what is done about an act that failed",
     )
-    run.add_argument("--base-url", help="the endpoint (default: OPENAI_BASE_URL, or OpenAI's own)")
-    run.add_argument("--gguf", type=Path, help="a model file for --model local")
+    _add_model(run, "scripted")
     run.add_argument("--latency-s", type=float, default=0.3, help="the scripted model's median time of a call")
     run.add_argument("--latency-sigma", type=float, default=0.5, help="spread of that time")
     run.add_argument("--cache", type=Path, help="keep replies in this file, and use those that are in it")
     run.add_argument("--limits", type=Path, help="a TOML file of limits")
     run.add_argument("--max-concurrency", type=int, help="calls in flight")
-    run.add_argument(
-        "--limit", action="append", default=[], metavar="NAME=VALUE", help="set any limit; may be repeated"
-    )
-    run.add_argument("--folder", type=Path, help="keep the memories there, in one SQLite file")
-    run.add_argument("--json", action="store_true", help="print the summary as JSON")
-    run.add_argument("--html", type=Path, metavar="FILE", help="write a report page")
+    run.add_argument("--folder", type=Path, help="keep the run there, so that it can be resumed and forked")
+    _add_common(run)
     run.set_defaults(command=_run)
+
+    resume = commands.add_parser("resume", help="go on with a run that was broken off, or for more steps")
+    resume.add_argument("run", type=Path, metavar="FOLDER", help="the run's folder")
+    resume.add_argument("--steps", type=int, help="how many steps in all (default: as many as before)")
+    _add_model(resume, None)
+    _add_common(resume)
+    resume.set_defaults(command=_resume)
+
+    fork = commands.add_parser("fork", help="play a run of a folder again from a step on, under other limits")
+    fork.add_argument("run", type=Path, metavar="FOLDER", help="the folder of a run that is not going on now")
+    fork.add_argument("--into", type=Path, required=True, metavar="FOLDER", help="where the fork is kept")
+    fork.add_argument("--at-step", type=int, help="the first step of its own (default: where the run was broken off)")
+    fork.add_argument("--steps", type=int, help="how many steps in all (default: as many as the run)")
+    _add_model(fork, None)
+    _add_common(fork)
+    fork.set_defaults(command=_fork)
 
     commands.add_parser(
         _REHEARSE, help="serve the scripted model over HTTP, with the latency and the faults of real endpoints"
@@ -113,6 +142,25 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="say what is installed, what is missing, and what mends it")
     doctor.set_defaults(command=_doctor)
     return parser
+
+
+def _add_model(parser: argparse.ArgumentParser, default: str | None) -> None:
+    kinds = (
+        "scripted (no key, no network), local (SmolLM2, or the GGUF file in --gguf), or an endpoint's name for a model"
+    )
+    parser.add_argument(
+        "--model", default=default, help=kinds if default else f"{kinds} (default: the run's own, if scripted)"
+    )
+    parser.add_argument("--base-url", help="the endpoint (default: OPENAI_BASE_URL, or OpenAI's own)")
+    parser.add_argument("--gguf", type=Path, help="a model file for --model local")
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--limit", action="append", default=[], metavar="NAME=VALUE", help="set any limit; may be repeated"
+    )
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a report page")
 
 
 # ---------------------------------------------------------------------- run
@@ -133,7 +181,36 @@ def _run(parsed: argparse.Namespace) -> int:
         seed=parsed.seed,
         folder=parsed.folder,
         cache=parsed.cache,
+        order=parsed.order,
+        on_error=parsed.on_error,
     )
+    return _play_and_tell(run, parsed)
+
+
+def _resume(parsed: argparse.Namespace) -> int:
+    from troupelab.run import Run
+
+    run = Run.resume(parsed.run, None if parsed.model is None else _model(parsed), steps=parsed.steps)
+    if changes := dict(map(_assignment, parsed.limit)):
+        run.limits.update(note="resumed", by="command line", **dict[str, Any](changes))
+    return _play_and_tell(run, parsed)
+
+
+def _fork(parsed: argparse.Namespace) -> int:
+    from troupelab.run import Run
+
+    model = None if parsed.model is None else _model(parsed)
+    parent = Run.resume(parsed.run, model)
+    try:
+        changes = dict(map(_assignment, parsed.limit))
+        run = parent.fork(changes, at_step=parsed.at_step, steps=parsed.steps, folder=parsed.into)
+    finally:
+        parent.close()
+    return _play_and_tell(run, parsed)
+
+
+def _play_and_tell(run: Run, parsed: argparse.Namespace) -> int:
+    """Play a run to its end, and say what came of it as asked."""
     interrupted = _play(run)
     summary = run.summary()
     if parsed.json:
@@ -151,6 +228,8 @@ def _model(parsed: argparse.Namespace) -> Model:
     if parsed.model == "scripted":
         from troupelab.models.scripted import ScriptedModel
 
+        if not hasattr(parsed, "latency_s"):
+            return ScriptedModel()
         return ScriptedModel(parsed.seed, latency_s=parsed.latency_s, latency_sigma=parsed.latency_sigma)
     if parsed.model == "local":
         from troupelab.models.local import LocalModel

@@ -19,8 +19,10 @@ from troupelab.engine.assembly import assemble
 from troupelab.engine.clock import Clock
 from troupelab.engine.interventions import Intervention
 from troupelab.engine.options import OnError, Options, OrderName
+from troupelab.engine.order import MAX_LEAD
 from troupelab.engine.past import Past, cut
 from troupelab.engine.schedule import Efficiency, played_efficiency
+from troupelab.engine.yardstick import played_free_efficiency
 from troupelab.errors import CheckpointError, RunError
 from troupelab.folder import RUN_FILE, check_past, make_header, model_of, new_store, open_store, read_setup, recipe
 from troupelab.handle import LIVE, Handle
@@ -341,8 +343,20 @@ class Run(Handle):
 
     def efficiency(self) -> Efficiency:
         """Compare the finished steps with the same calls played in the same order without any overhead."""
-        read = self.recorder.read
-        return played_efficiency(read("steps").columns, read("acts").columns, read("calls").columns)
+        acts, calls, steps, paused = (
+            self.recorder.read(family).columns for family in ("acts", "calls", "steps", "runs")
+        )
+        engine = self._engine
+        if engine.player.lockstep:
+            return played_efficiency(steps, acts, calls)
+        return played_free_efficiency(
+            acts, calls, steps, paused, hears=engine.heard, holds_up=engine.holds_up, max_lead=MAX_LEAD
+        )
+
+    def close(self) -> None:
+        """Give the file of a run free that is not going to be started; one that was started does so at its end."""
+        if self._thread is None and self._store is not None:
+            self._store.close()
 
     def summary(self) -> dict[str, object]:
         """The run in numbers: what a table at its end shows."""

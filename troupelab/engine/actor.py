@@ -208,8 +208,5 @@ class Actor:
 
 
 def _digest(messages: Sequence[ChatMessage]) -> int:
-    """A number that tells one prompt from another, below 2**63 as msgpack and SQLite have it."""
-    hasher = xxhash.xxh3_64()
-    for message in messages:
-        hasher.update(f"{message.role}\x00{message.content}\x00".encode("utf-8", "surrogatepass"))
-    return hasher.intdigest() >> 1
+    """A number that tells what an agent remembered and heard, by the last message of its prompt; the others say who it is."""
+    return xxhash.xxh3_64_intdigest(messages[-1].content.encode("utf-8", "surrogatepass"))

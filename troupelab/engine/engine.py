@@ -81,11 +81,11 @@ class Engine:
         self.interviewer = Interviewer(parts, ahead)
         self._consolidator = Consolidator(parts, ahead, {} if past is None else past.notes)
         self._actor = Actor(parts, self._consolidator, ahead, self.standing)
-        heard = hears(self.stage.world)
+        heard = self.heard = hears(self.stage.world)
         lockstep = parts.options.order == "lockstep" or nobody_waits_less(heard)
         nobody: Sequence[Sequence[int]] = [()] * len(heard)
         done = [0] * len(heard) if past is None else past.done
-        holds_up = [self.stage.holds_up(agent) for agent in self.stage.agents]
+        holds_up = self.holds_up = [self.stage.holds_up(agent) for agent in self.stage.agents]
         self._order = Order(nobody if lockstep else heard, holds_up, done)
         self.player = Player(
             parts, self._order, self._actor, self.standing, self.keeper, steps=steps, lockstep=lockstep,

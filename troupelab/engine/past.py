@@ -139,7 +139,7 @@ class Past:
                 stage.tell(row.step, row.sequence, row.kind, row.source, row.text, row.to)
             if count % _TOGETHER == 0:
                 await asyncio.sleep(0)
-        parts.clock.set(None)
+        parts.clock.start(self.last_s)  # what living through it again took is no time of the run
         if actor.strays:
             message = (
                 f"{actor.strays} of {actor.acts_done} acts were asked for by another prompt in the earlier life: the embedder or the "

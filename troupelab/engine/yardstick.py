@@ -148,7 +148,8 @@ def played_free_efficiency(
     """Compare a run's finished acts in free order with the same acts without overhead, from the recorder's columns.
 
     It takes the time from the first act's beginning to the last one's end, without what the run was paused of it. An act whose
-    calls have left the recorder's ring is not counted. Before all have ended a step there is nothing to compare.
+    calls have left the recorder's ring is not counted. Before all have ended a step there is nothing to compare. Barriers of the
+    run's own (an intervention, `step_delay_ms`) are no part of the free order, and what they take counts.
 
     Args:
         acts: the columns of that family; so with `calls`, `steps` and `runs`.

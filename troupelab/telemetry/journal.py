@@ -56,7 +56,7 @@ class Row(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
 
 
 class ActRow(Row, frozen=True, gc=False, array_like=True, tag="act"):
-    """A turn: actions as (type, content, target), the state of mind after it, and a digest of the prompt that asked for it."""
+    """A turn: actions as (type, content, target), the state of mind after it, and a digest of what it remembered and heard."""
 
     agent: int
     step: int
