@@ -128,13 +128,9 @@ class Actor:
             try:
                 complete = self._parts.pipeline.complete
                 turn = await complete(request, read_turn, EXPECTED, account=account, priority=priority)
-            except (
-                Exception
-            ) as failure:  # a model may be anybody's: what is broken in one agent's call must not stop the others
+            except ModelError as failure:  # whatever a model raises has become one
                 call += 1
                 begun_s = account.begun_s if math.isnan(begun_s) else begun_s
-                if not isinstance(failure, ModelError):
-                    self._tell(agent, step, failure, "the act failed")
                 again = await self._again(agent, step, failure, call)
                 if again is None:
                     return None
@@ -143,7 +139,7 @@ class Actor:
             else:
                 return turn, "", account.begun_s if math.isnan(begun_s) else begun_s
 
-    async def _again(self, agent: Agent, step: int, failure: Exception, call: int) -> bool | None:
+    async def _again(self, agent: Agent, step: int, failure: ModelError, call: int) -> bool | None:
         """Whether a failed act is asked for again; None where the run ends."""
         policy = self._parts.options.on_error
         if policy == "raise":
@@ -155,13 +151,10 @@ class Actor:
             await self._standing.go.wait()
             return True
         if policy == "retry" and call < _ROUNDS:
-            self._tell(agent, step, failure, f"the act is asked for again ({call + 1} of {_ROUNDS})")
+            message, kind = f"{failure}; the act is asked for again ({call + 1} of {_ROUNDS})", type(failure).__name__
+            self._parts.teller.tell(Failed(self._clock.now(), step, agent.index, kind, message, call))
             return True
         return False
-
-    def _tell(self, agent: Agent, step: int, failure: Exception, what: str) -> None:
-        message, kind = f"{failure}; {what}", type(failure).__name__
-        self._parts.teller.tell(Failed(self._clock.now(), step, agent.index, kind, message, 0))
 
     async def relive(self, row: ActRow) -> None:
         """Let a turn of an earlier life take effect, all as it was then."""
