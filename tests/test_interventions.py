@@ -67,7 +67,7 @@ def test_interventions_are_called_as_often_as_they_say():
         calls = []
 
         def noted(name, calls=calls):
-            return lambda run: calls.append((name, run.progress().step + 1))
+            return lambda played: calls.append((name, played.progress().step + 1))
 
         def late(run):
             return run.progress().acts_done >= 30

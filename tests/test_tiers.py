@@ -7,6 +7,7 @@ import warnings
 from functools import cache
 from itertools import islice
 
+import msgspec
 import pytest
 
 import troupelab as tl
@@ -311,6 +312,8 @@ def test_the_byte_count_of_a_whole_memory_is_right(store, embedder):
         memory.store([record(0, step, talk(step))])
         memory.settle()
     pool.shelf.flush()
+    for text in [each.text for each in (*memory.recent(200), *memory.notes)]:
+        msgspec.msgpack.encode(text)  # CPython keeps what was written with the text, as it does when a run journals it
     gc.collect()
     shared = [pool, pool.shelf, embedder, limits, store, memory._recent._embed]
     sizer = asizeof.Asizer()

@@ -119,7 +119,7 @@ class Limits:
         "some thirty million records; the oldest go when it is full", group="storage", optional=True, log_scale=True,
     )  # fmt: skip
     journal_max_bytes: int | None = _limit(
-        2_000_000_000, "journal on disk", "bytes", 100_000, 10_000_000_000_000,
+        2_000_000_000, "journal on disk", "bytes", 10_000, 10_000_000_000_000,
         "some millions of acts; what happens after it is full cannot be lived through again", group="storage", optional=True,
         log_scale=True,
     )  # fmt: skip

@@ -12,7 +12,7 @@ import msgspec
 from troupelab.errors import InputError
 from troupelab.ids import step_of
 
-__all__ = ["MAX_TEXT_CHARS", "OWN_ACTION", "Note", "Record", "check_text", "was_between"]
+__all__ = ["MAX_TEXT_CHARS", "OWN_ACTION", "Note", "Record", "check_text", "text_bytes", "was_between"]
 
 OWN_ACTION = -1
 """The `message_id` of a record of something that the agent did itself."""
@@ -61,7 +61,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     @property
     def size_bytes(self) -> int:
         """What the record takes in RAM, its text included; kind and source are shared by all records."""
-        return _RECORD_BYTES + sys.getsizeof(self.text) + (_INT_BYTES if self.first_id else 0)
+        return _RECORD_BYTES + text_bytes(self.text) + (_INT_BYTES if self.first_id else 0)
 
 
 _INT_BYTES = sys.getsizeof(1 << 60)
@@ -85,10 +85,28 @@ class Note(msgspec.Struct, frozen=True, gc=False):
     @property
     def size_bytes(self) -> int:
         """What the note takes in RAM, without its vector and its place in the tier's columns."""
-        return _NOTE_BYTES + sys.getsizeof(self.text)
+        return _NOTE_BYTES + text_bytes(self.text)
 
 
 _NOTE_BYTES = sys.getsizeof(Note(0, 0, 0, 0, "")) + _INT_BYTES + _SLOT_BYTES
+
+
+def text_bytes(text: str) -> int:
+    """What a text takes in RAM, the same whenever it is asked.
+
+    CPython keeps the UTF-8 of a text beyond ASCII with it as soon as it is written anywhere, and `sys.getsizeof` counts that from then on;
+    here it is counted from the beginning.
+
+    >>> text_bytes("bread") == sys.getsizeof("bread"), text_bytes("æble") > sys.getsizeof("bread")
+    (True, True)
+    """
+    if text.isascii():
+        return _ASCII_BYTES + len(text)
+    fresh = text + " "  # a copy, which nobody has written yet
+    return sys.getsizeof(fresh) + len(text.encode("utf-8", "surrogatepass"))
+
+
+_ASCII_BYTES = sys.getsizeof("")
 
 
 def was_between(record: Record, start: int, end: int) -> bool:

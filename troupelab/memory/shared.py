@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from troupelab.memory.codec import Place
+from troupelab.memory.record import text_bytes
 
 __all__ = ["Common"]
 
@@ -74,7 +75,7 @@ class Common:
             self._held[text] = _Held(text)
             return text
         held.holders += 1
-        self.saved_bytes += sys.getsizeof(text)
+        self.saved_bytes += text_bytes(text)
         return held.text
 
     def release(self, texts: Iterable[str]) -> None:
@@ -83,7 +84,7 @@ class Common:
             held = self._held[text]
             held.holders -= 1
             if held.holders:
-                self.saved_bytes -= sys.getsizeof(text)
+                self.saved_bytes -= text_bytes(text)
             else:
                 del self._held[text]
                 if held.place is not None:

@@ -7,7 +7,6 @@ memories, on the engine's loop thread.
 
 from __future__ import annotations
 
-import sys
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -28,7 +27,7 @@ from troupelab.memory.codec import (
     encode_records,
     encode_texts,
 )
-from troupelab.memory.record import Note, Record
+from troupelab.memory.record import Note, Record, text_bytes
 from troupelab.memory.shared import Common
 
 if TYPE_CHECKING:
@@ -344,4 +343,4 @@ def _notes_bytes(content: object) -> int:
 
 
 def _texts_bytes(content: object) -> int:
-    return sum(map(sys.getsizeof, cast(tuple[str, ...], content)))
+    return sum(map(text_bytes, cast(tuple[str, ...], content)))
