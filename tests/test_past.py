@@ -271,6 +271,25 @@ def test_a_past_that_another_embedder_would_make_is_told_of(tmp_path):
     assert not again.deterministic
 
 
+def test_a_resumed_run_is_asked_when_it_has_lived_through_its_past(tmp_path):
+    """Before its start an interview is refused; from then on it waits for the past. One before the first start survives."""
+    run = quick_run("town", steps=8, folder=tmp_path / "run")
+    name = run.agent_names[0]
+    early = run.ask(name, "Who are you?", remember=True)
+    run.start().wait(60)
+    again = watched(tl.Run.resume(tmp_path / "run", steps=9))
+    with pytest.raises(tl.RunError, match="yet to live through its past"):
+        again.ask(name, "Who are you?")
+    again.start(paused=True)
+    assert again.ask(name, "What do you think of the ferry?")
+    assert again.recorder.count("acts") == 8 * len(run.agent_names)
+    again.resume()
+    again.wait(60)
+    assert sum(early in record.text for record in memories(again)[0][0]) == 1
+    assert "InexactPast" not in again.frames.errors["kind"].tolist()
+    assert again.ask(name, "And after the end?")
+
+
 # ---------------------------------------------------------------------- forks
 
 
@@ -327,6 +346,22 @@ def test_a_fork_inherits_the_limits_of_its_step_or_of_now():
     assert [run.fork(at_step=step).limits.recent_max_records for step in (2, 3, 5, None)] == [90, 50, 50, 30]
     run.stop()
     run.wait(30)
+
+
+def test_a_fork_may_have_other_interventions():
+    """What was called before the fork stays done; from its first step on the fork's own are called, those that its run had no more."""
+    calls = []
+
+    def before(run):
+        calls.append(("before", run.progress().step + 1))
+
+    def after(run):
+        calls.append(("after", run.progress().step + 1))
+
+    run = played("product_launch", steps=6, interventions=[tl.Intervention(before, at=(1, 4))])
+    run.fork(at_step=3, interventions=[tl.Intervention(after, when=lambda run: True, once=True)]).start().wait(60)
+    run.fork(at_step=3).start().wait(60)
+    assert calls == [("before", 1), ("before", 4), ("after", 3), ("before", 4)]
 
 
 def test_a_fork_where_nothing_is_to_be_played_is_refused():

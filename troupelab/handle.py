@@ -146,6 +146,11 @@ class Handle:
         started.result(_START_TIMEOUT_S)
         return self
 
+    @property
+    def _has_past(self) -> bool:
+        """Whether it goes on from an earlier life."""
+        raise NotImplementedError
+
     def _prepare_store(self) -> None:
         """See to it that the store says what the run is."""
         raise NotImplementedError
@@ -297,7 +302,8 @@ class Handle:
             The answer, in the agent's words.
 
         Raises:
-            RunError: there is no such agent, or the run has ended and the answer was to be remembered.
+            RunError: there is no such agent, the run has ended and the answer was to be remembered, or it is a resumed run or a
+                fork that was not started.
             ModelError: the model did not answer.
             TimeoutError: it did not within `timeout_s`.
         """
@@ -305,10 +311,11 @@ class Handle:
             raise RunError(f"there is no agent {agent!r}; the agents are {', '.join(self.agent_names)}")
         if remember and self.state in _ENDED:
             raise RunError("the run has ended: nothing is remembered any more")
-        engine = self._engine
-        asked = engine.stage.agents[self.agent_names.index(agent)]
+        if self._thread is None and self._has_past:
+            raise RunError("this run has yet to live through its past: call start(), or start(paused=True), first")
+        engine, asked = self._engine, self.agent_names.index(agent)
         answer = engine.handover.submit(
-            lambda: engine.interviewer.ask(asked, question, remember=remember), engine.pipeline.sender.release
+            lambda: engine.ask(asked, question, remember=remember), engine.pipeline.sender.release
         )
         try:
             return answer.result(timeout_s)

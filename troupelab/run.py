@@ -34,7 +34,7 @@ from troupelab.models.scripted import ScriptedModel
 from troupelab.people.world import World
 from troupelab.results import Progress, rss_curve, summarise, transcript
 from troupelab.telemetry.frames import Frames
-from troupelab.telemetry.journal import Header, read_rows, write_past
+from troupelab.telemetry.journal import CalledRow, Header, read_rows, write_past
 from troupelab.telemetry.recorder import Recorder
 from troupelab.text.embed import Embedder
 from troupelab.text.wordllama import default_embedder
@@ -269,6 +269,8 @@ class Run(Handle):
         given = self._engine.player.interventions if interventions is None else tuple(interventions)
         with self._reading() as store:
             rows = [] if store is None else cut(read_rows(store), at_step, latest=latest)
+        if interventions is not None:  # what was called of others says nothing about these
+            rows = [row for row in rows if not isinstance(row, CalledRow)]
         header = msgspec.structs.replace(
             self._header or self._make_header(), steps=steps, interventions=[each.name for each in given],
             model=(model or self.model).name, scripted=recipe(model or self.model),
@@ -315,6 +317,10 @@ class Run(Handle):
             self.world, self.model, self.limits, self._options, steps=self.steps, seed=self.seed, embedder=self._embedder,
             interventions=self._engine.player.interventions,
         )  # fmt: skip
+
+    @property
+    def _has_past(self) -> bool:
+        return self._past is not None
 
     def _prepare_store(self) -> None:
         if self._header is None:

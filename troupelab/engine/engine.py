@@ -71,6 +71,9 @@ class Engine:
         self._limits = parts.limits
         self._clock = parts.clock
         self._past = past
+        self._lived = asyncio.Event()
+        if past is None:
+            self._lived.set()
         self.handover = Handover()
         held_s, step = (0.0, -1) if past is None else (past.held_s, past.next_step - 1)
         self.standing = Standing(
@@ -128,6 +131,7 @@ class Engine:
             standing.enter("failed", f"{type(error).__name__}: {error}")
             raise
         finally:
+            self._lived.set()
             self._limits.bind(None)
             watching.cancel()
             tasks = list(self.player.tasks)
@@ -137,7 +141,7 @@ class Engine:
             self._consolidator.close()
             await self.pipeline.drain()
             self.handover.close()
-            self.keeper.flush()
+            self.keeper.close()
             sender.limiter.reopen()
 
     async def _watch(self) -> None:
@@ -155,7 +159,8 @@ class Engine:
             self.stage.open_step(step)
         past, player = self._past, self.player
         if past is not None:
-            await past.relive(self._parts, self._actor)
+            await past.relive(self._parts, self._actor, self.standing)
+            self._lived.set()
             lowest = self._order.lowest
             player.began = {step: (at_s, past.held_s) for step, at_s in past.began_s.items() if step >= lowest}
             player.prepared = past.looked
@@ -256,6 +261,15 @@ class Engine:
 
         self._control(told, {"running", "paused"}, "tell")
         return heard_at
+
+    async def ask(self, agent: int, question: str, *, remember: bool) -> str:
+        """Interview an agent, as it is between two acts, when it has lived through its past. On the loop, or on another.
+
+        Raises:
+            ModelError: the model did not answer, or vectors could not be had.
+        """
+        await self._lived.wait()
+        return await self.interviewer.ask(self.stage.agents[agent], question, remember=remember)
 
     def _control(self, action: Callable[[], None], allowed: set[str], name: str) -> None:
         def checked() -> None:

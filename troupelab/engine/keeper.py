@@ -15,7 +15,7 @@ from troupelab.engine.handover import Handover
 from troupelab.engine.parts import Parts
 from troupelab.engine.past import Past
 from troupelab.livelimits import LimitChange
-from troupelab.telemetry.journal import Journal, LimitRow
+from troupelab.telemetry.journal import AsideRow, Journal, LimitRow
 
 if TYPE_CHECKING:
     from troupelab.store import Store
@@ -40,6 +40,7 @@ class Keeper:
         self._open_store = store
         self._alert = alert
         self._store: Store | None = None
+        self._journal: Journal | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._unconfirmed = (0, -1)  # a ticket, and where the newest reply stood when it was given
         self._position = -1
@@ -58,7 +59,7 @@ class Keeper:
         """
         self._store = self._open_store()
         limits, teller = self._parts.limits, self._parts.teller
-        teller.journal = Journal(
+        teller.journal = self._journal = Journal(
             self._store,
             max_bytes=lambda: limits.journal_max_bytes,
             on_rows=self._flush_soon,
@@ -67,6 +68,14 @@ class Keeper:
         )
         if past is not None:
             self.told, self.called = past.told, past.called
+        for agent in self._parts.stage.agents:
+            for aside in agent.asides:  # of interviews before the start
+                teller.note(AsideRow(agent.index, *aside))
+
+    def close(self) -> None:
+        """Write what is left; what happens from now on, such as an interview, is no part of the run."""
+        self.flush()
+        self._parts.teller.journal = None
 
     def note_limits(self, change: LimitChange, from_step: int) -> None:
         """Keep a change of limits."""
@@ -76,7 +85,7 @@ class Keeper:
     @contextlib.contextmanager
     def holding(self) -> Iterator[None]:
         """Write nothing until the with-block has ended: what happens in it is kept as a whole or not at all."""
-        journal = self._parts.teller.journal
+        journal = self._journal
         assert journal is not None
         journal.hold(True)
         try:
@@ -87,7 +96,7 @@ class Keeper:
     @contextlib.contextmanager
     def reading(self, handover: Handover) -> Iterator[Store | None]:
         """The store with all that has happened so far in it, whose rows another thread may read now. Any thread."""
-        journal, store = self._parts.teller.journal, self._store
+        journal, store = self._journal, self._store
         if journal is None or store is None:
             yield None
             return
@@ -108,7 +117,7 @@ class Keeper:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        journal, cache, store = self._parts.teller.journal, self._parts.pipeline.cache, self._store
+        journal, cache, store = self._journal, self._parts.pipeline.cache, self._store
         ticket = 0 if journal is None else journal.flush()
         if cache is None or store is None or not ticket:
             return

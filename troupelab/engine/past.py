@@ -14,6 +14,7 @@ import msgspec
 
 from troupelab.engine.actor import Actor
 from troupelab.engine.parts import Parts
+from troupelab.engine.standing import Standing
 from troupelab.errors import CheckpointError
 from troupelab.events import FAMILIES, Failed
 from troupelab.telemetry.journal import (
@@ -121,8 +122,11 @@ class Past:
         limits.settle(self.next_step)
         self.changes = len(limits.log)
 
-    async def relive(self, parts: Parts, actor: Actor) -> None:
-        """Live through it again: the same memories, inboxes and states of mind come of it, and the same events."""
+    async def relive(self, parts: Parts, actor: Actor, standing: Standing) -> None:
+        """Live through it again: the same memories, inboxes and states of mind come of it, and the same events.
+
+        It ends early where the run is stopped meanwhile; the journal still has all of it.
+        """
         with self.store.transaction() as transaction:
             for kind in _DERIVED:
                 for block in self.store.blocks(kind):
@@ -139,6 +143,8 @@ class Past:
                 stage.tell(row.step, row.sequence, row.kind, row.source, row.text, row.to)
             if count % _TOGETHER == 0:
                 await asyncio.sleep(0)
+                if standing.stopping:
+                    break
         parts.clock.start(self.last_s)  # what living through it again took is no time of the run
         if actor.strays:
             message = (
