@@ -60,7 +60,8 @@ class Past:
         header = read_header(store)
         if header is None:
             raise CheckpointError(
-                f"{store.path} holds no run to go on with: its file is of another use, or half copied"
+                f"{store.path} holds no run to go on with: it ended before it had begun, or the file is of another use or half "
+                "copied; delete it to begin anew there"
             )
         self.store = store
         self.header: Header = header
