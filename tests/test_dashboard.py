@@ -552,14 +552,14 @@ def test_buttons_match_the_runs_state(dashboard: Callable[..., Dashboard]) -> No
 
     assert able() == {"start", "step"}
     buttons["start"].click()
-    eventually("running", lambda: able() == {"pause", "stop"})
+    eventually("running", lambda: able() == {"pause", "stop", "fork"})
     buttons["pause"].click()
-    eventually("paused", lambda: able() == {"step", "resume", "stop"})
+    eventually("paused", lambda: able() == {"step", "resume", "stop", "fork"})
     buttons["resume"].click()
-    eventually("running again", lambda: able() == {"pause", "stop"})
+    eventually("running again", lambda: able() == {"pause", "stop", "fork"})
     buttons["stop"].click()
     run.wait(5)
-    eventually("nothing more", lambda: able() == set())
+    eventually("nothing more but to fork what is left", lambda: able() == {"fork"})
     assert "stopped" in shown._title.value
 
 

@@ -19,6 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from troupelab.compare import side_by_side
     from troupelab.dashboard.dashboard import Dashboard
     from troupelab.dashboard.lab import Lab
     from troupelab.dashboard.report import report
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "troupelab.compare": ("side_by_side",),
     "troupelab.dashboard": ("Dashboard", "Lab", "report"),
     "troupelab.engine.interventions": ("Intervention",),
     "troupelab.errors": (
@@ -149,6 +151,7 @@ __all__ = [
     "__version__",
     "report",
     "runs",
+    "side_by_side",
 ]
 
 

@@ -27,7 +27,9 @@ class Determinism(NamedTuple):
         return "<deterministic>" if self else f"<not deterministic: {'; '.join(self.reasons)}>"
 
 
-def determinism(recorder: Recorder, limits: LiveLimits, *, repeats_itself: bool, cached: bool) -> Determinism:
+def determinism(
+    recorder: Recorder, limits: LiveLimits, *, repeats_itself: bool, cached: bool, packs: bool
+) -> Determinism:
     """Look through what was recorded and through the limits for what depends on the clock or on chance.
 
     Args:
@@ -35,13 +37,16 @@ def determinism(recorder: Recorder, limits: LiveLimits, *, repeats_itself: bool,
         limits: the run's.
         repeats_itself: whether the model answers the same request alike.
         cached: whether replies are kept for another run.
+        packs: whether acts that come together go out as one call.
     """
-    return Determinism(tuple(_reasons(recorder, limits, repeats_itself, cached)))
+    return Determinism(tuple(_reasons(recorder, limits, repeats_itself, cached, packs)))
 
 
-def _reasons(recorder: Recorder, limits: LiveLimits, repeats_itself: bool, cached: bool) -> Iterator[str]:
+def _reasons(recorder: Recorder, limits: LiveLimits, repeats_itself: bool, cached: bool, packs: bool) -> Iterator[str]:
     if not repeats_itself and not cached:
         yield "the model may answer the same request otherwise, and no cache keeps its replies: give the run a folder or a cache"
+    if packs:
+        yield "pack_acts: which acts go out together, and with what draw, depends on when they come"
     if limits.cache_similarity is not None:
         yield "cache_similarity lets an agent have the answer that another was given first"
     if limits.max_hedged_fraction:

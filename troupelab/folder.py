@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from troupelab.engine.interventions import Intervention
 from troupelab.engine.options import Options
-from troupelab.engine.past import Past
-from troupelab.errors import CheckpointError, LimitError, RunError, WorldError
+from troupelab.engine.past import DERIVED, Past
+from troupelab.errors import CheckpointError, LimitError, RunError, StoreError, WorldError
 from troupelab.limits import Limits
 from troupelab.livelimits import LiveLimits
 from troupelab.models.model import Model
 from troupelab.models.scripted import ScriptedModel
 from troupelab.people.world import World
-from troupelab.telemetry.journal import FORMAT, Header
+from troupelab.telemetry.journal import FORMAT, Header, read_header
 from troupelab.text.embed import Embedder
 
 if TYPE_CHECKING:
@@ -50,11 +50,20 @@ def new_store(folder: Path | None) -> Store:
         StoreError: it cannot be made.
     """
     file = None if folder is None else folder / RUN_FILE
-    if folder is not None and file is not None and file.exists():
+    if folder is not None and file is not None and file.exists() and not _is_blank(file):
         raise RunError(
             f"{folder} holds a run already; choose another folder, or go on with it: Run.resume({str(folder)!r})"
         )
     return open_store(file)
+
+
+def _is_blank(file: Path) -> bool:
+    """Whether a file is a store in which no run was begun: whoever made it ended before that."""
+    try:
+        with open_store(file) as store:
+            return read_header(store) is None and not any(map(store.blocks, DERIVED))
+    except StoreError:
+        return False
 
 
 def make_header(
@@ -93,7 +102,10 @@ def model_of(header: Header) -> Model:
             f"this run was played with the model {header.model!r}: give it again, as in Run.resume(folder, model)"
         )
     settings = dict(header.scripted)
-    return ScriptedModel(int(settings.pop("seed")), **settings)
+    try:
+        return ScriptedModel(int(settings.pop("seed")), **settings)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"the scripted model of this run cannot be made again ({error}): give one") from error
 
 
 def read_setup(past: Past) -> tuple[World, Limits, Options]:
@@ -110,8 +122,10 @@ def read_setup(past: Past) -> tuple[World, Limits, Options]:
         raise CheckpointError(f"{past.store.path} cannot be gone on with: {error}") from error
 
 
-def check_past(past: Past, folder: Path, world: World | None, interventions: Sequence[Intervention]) -> None:
-    """Refuse a past that is not of these interventions, or of another world.
+def check_past(
+    past: Past, folder: Path, world: World | None, interventions: Sequence[Intervention], steps: int | None
+) -> None:
+    """Refuse a past that is not of these interventions, of another world, or longer than the run is to be.
 
     Raises:
         CheckpointError: it is of others; the message says of which.
@@ -122,4 +136,9 @@ def check_past(past: Past, folder: Path, world: World | None, interventions: Seq
     if world is not None and world.to_dict() != past.header.world:
         raise CheckpointError(
             f"{folder} holds a run of another world: {past.header.world['name']!r}, with {len(past.done)} agents"
+        )
+    if isinstance(steps, int) and 1 <= steps < past.next_step:
+        raise CheckpointError(
+            f"{folder}: {past.next_step} steps have begun to be played: steps must be at least as many, not {steps}; "
+            "a fork can begin at an earlier one"
         )

@@ -7,6 +7,7 @@ returns at once and nothing here blocks a notebook's cell but `wait`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import html
 import logging
 import math
@@ -173,6 +174,8 @@ class Handle:
             _log.error("the run of %s failed: %s", self.name, type(error).__name__, exc_info=error)
             if not started.done():
                 started.set_exception(error)
+            if self.folder:
+                self._give_free()
         finally:
             self._clock.end()
             self._engine.pipeline.close_cache()
@@ -191,6 +194,11 @@ class Handle:
             message = f"memories were not kept: {error}"
             self.recorder.emit(Failed(self.now_s(), self._engine.standing.step, -1, type(error).__name__, message, 0))
             raise
+
+    def _give_free(self) -> None:
+        """Close the folder's file after a failure, which is told already: what had been committed is in it."""
+        with contextlib.suppress(StoreError):
+            self._opened().close()
 
     def pause(self) -> None:
         """Let no act begin any more; those under way finish.

@@ -204,7 +204,7 @@ class Run(Handle):
         store = open_store(file)
         try:
             past = Past(store)
-            check_past(past, Path(folder), world, interventions)
+            check_past(past, Path(folder), world, interventions, steps)
             return cls._from_past(
                 past, model, folder=folder, steps=steps, interventions=interventions, embedder=embedder, cache=cache,
                 max_rows=max_rows,
@@ -345,7 +345,9 @@ class Run(Handle):
         """Whether another run of the same world, model, seed and limits gives the same transcript and memories; if not, why."""
         repeats_itself = getattr(self.model, "repeats_itself", False)
         cached = self._cache not in (None, False)
-        return determinism(self.recorder, self.limits, repeats_itself=repeats_itself, cached=cached)
+        return determinism(
+            self.recorder, self.limits, repeats_itself=repeats_itself, cached=cached, packs=self._options.pack_acts
+        )
 
     def efficiency(self) -> Efficiency:
         """Compare the finished steps with the same calls played in the same order without any overhead."""

@@ -51,6 +51,7 @@ class StandInRun:
         limits: Limits | None = None,
     ) -> None:
         self.name = "synthetic"
+        self.forked_at = -1
         self.world = _World()
         names = [f"Agent {number}" for number in range(agents)] if isinstance(agents, int) else list(agents)
         self.agent_names = tuple(names)

@@ -211,6 +211,57 @@ def test_a_second_dashboard_gets_no_second_library(notebook: Callable[..., Noteb
     opened.tell("run.stop(); two.close()")
 
 
+def test_a_fork_is_made_changed_played_and_compared(notebook: Callable[..., Notebook]) -> None:
+    """The fork button shows a second dashboard and the comparison; a slider there changes the fork alone, which plays to its end."""
+    opened = notebook(
+        "fork",
+        [
+            "import troupelab as tl\nlab = tl.Lab(steps=40, latency_s=0.02, limits=tl.Limits(recent_max_records=30))\nlab"
+        ],
+        height=2600,
+    )
+    page, ask = opened.page, opened.ask
+    opened.run_cell(0)
+    eventually("the panels are drawn", lambda: drawn(page, "latency"))
+    press(page, "Start")
+    eventually("it has a past", lambda: ask("lab.run.progress().step") >= 8)
+    press(page, "pause")
+    eventually("paused", lambda: ask("lab.run.state") == "paused")
+    press(page, "fork")
+    eventually("there is a fork", lambda: ask("lab.dashboard.fork is not None"))
+    below = page.locator(".troupelab-fork")
+    eventually(
+        "both dashboards are painted",
+        lambda: page.locator('[data-panel="memory"] .main-svg').count() >= 4 and points(page, "both bytes") >= 8,
+    )
+    step = ask("lab.dashboard.fork.forked_at")
+    assert step >= 8
+    assert below.get_by_text(f"fork from step {step}").first.is_visible()
+    assert below.locator("button.widget-button:visible", has_text="fork").count() == 0
+
+    handle = below.get_by_role("slider", name="recent records")
+    handle.focus()
+    for _ in range(3):  # 25, 20, 15
+        page.keyboard.press("ArrowLeft")
+    eventually("the fork's cap is another", lambda: ask("lab.dashboard.fork.limits.recent_max_records") == 15)
+    assert ask("lab.run.limits.recent_max_records") == 30
+    eventually("what differs is told", lambda: below.get_by_text("recent records: 30 → 15 records").is_visible())
+    below.locator("button.widget-button", has_text="resume").click()
+    eventually("the fork plays to its end", lambda: ask("lab.dashboard.fork.state") == "done")
+    assert ask("lab.run.state") == "paused"
+    for panel in ("both bytes", "both records"):
+        eventually(
+            f"the fork's future is in {panel}",
+            lambda panel=panel: points(page, panel, f"fork from step {step}") == 40 - step + 1,
+        )
+        assert points(page, panel, "this run") == step
+        notes = " ".join((drawn(page, panel) or {"notes": []})["notes"])
+        assert "this run" in notes
+        assert f"step {step}" in notes
+    assert page.locator('[data-panel="both bytes"] .scatterlayer path').count() >= 3
+    opened.tell("lab.run.stop()")
+
+
 def test_a_report_draws_without_any_network(chromium: Browser, tmp_path: Path) -> None:
     """The page of a run draws its four figures from the file alone, in light and in dark."""
     import troupelab as tl

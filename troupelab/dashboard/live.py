@@ -17,17 +17,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anywidget
 import numpy as np
 import plotly.offline
 import traitlets
 
-from troupelab.dashboard.panel import Patch
-
-if TYPE_CHECKING:
-    from troupelab.dashboard.panels import Panels
+from troupelab.dashboard.panel import PanelGroup, Patch
 
 __all__ = ["LivePanels"]
 
@@ -121,7 +118,7 @@ class LivePanels(anywidget.AnyWidget):
                 self._silent = 0
             return bool(self._views) and (self._wants_all or len(self._on_the_way) < MAX_UNACKNOWLEDGED)
 
-    def send_frame(self, panels: Panels) -> bool:
+    def send_frame(self, panels: PanelGroup) -> bool:
         """Send what the browser lacks, unless it has yet to draw what it got; returns whether anything went out."""
         if not self._may_send():
             return False

@@ -8,7 +8,7 @@ Plotly's figures are not thread safe.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
@@ -32,10 +32,12 @@ __all__ = [
     "Feed",
     "News",
     "Panel",
+    "PanelGroup",
     "Patch",
     "Put",
     "Trace",
     "agent_ticks",
+    "every_so_many",
     "label",
 ]
 
@@ -96,11 +98,17 @@ class Feed:
 
 
 class Clock:
-    """The one time axis of all panels, and the limit changes that are marked on it."""
+    """The one time axis of all panels, and what is marked on it: limit changes, and where a fork left another run's past.
 
-    def __init__(self) -> None:
+    Args:
+        parted: the step at which that was; -1 for a run that is no fork.
+    """
+
+    def __init__(self, parted: int = -1) -> None:
         self.unit = "seconds"
         self.end_s = 0.0
+        self._parted = parted
+        self._past_s = 0.0
         self._begun: Floats = np.empty(0)
         self._marks: list[tuple[float, str]] = []
         self._changes: dict[str, list[tuple[float, int, float, float]]] = {}
@@ -116,6 +124,8 @@ class Clock:
             if more > 0:
                 self._begun = np.concatenate([self._begun, np.full(more, np.inf)])
             np.minimum.at(self._begun, rows["step"], rows["start_s"])
+            shared = rows["step"] < self._parted
+            self._past_s = max(self._past_s, float(rows["end_s"][shared].max(initial=0.0)))
         if "limits" in news:
             rows = news["limits"].columns
             for place in range(len(news["limits"])):
@@ -146,9 +156,7 @@ class Clock:
         shown: dict[str, Any] = {"xaxis.range": [0.0, end]}
         if self.unit == "seconds" or not len(self._begun):
             return {**shown, "xaxis.tickmode": "auto", "xaxis.title.text": "seconds since the start"}
-        wanted = max(1, len(self._begun) / 7)
-        power = 10 ** int(np.floor(np.log10(wanted)))
-        every = next(power * nice for nice in (1, 2, 5, 10) if power * nice >= wanted)
+        every = every_so_many(len(self._begun) / 7)
         steps = [step for step in range(0, len(self._begun), every) if np.isfinite(self._begun[step])]
         return {
             **shown,
@@ -159,13 +167,17 @@ class Clock:
         }
 
     def marks(self) -> Trace:
-        """A vertical line for each limit change, as a trace over an axis from 0 to 1."""
+        """A vertical line for each limit change and for a fork, as a trace over an axis from 0 to 1."""
+        marks = self._marks
+        if self._parted >= 0:
+            text = f"<b>fork</b> from step {self._parted}<br>what is left of here is the past of both runs"
+            marks = [(self._past_s, text), *marks]
         heights = (0.0, 0.25, 0.5, 0.75, 1.0)
-        x = [at for at, _ in self._marks for _ in range(len(heights) + 1)]
-        text = [told for _, told in self._marks for _ in range(len(heights) + 1)]
-        y = [*heights, np.nan] * len(self._marks)
-        size = [0.0, 0, 0, 0, 9, 0] * len(self._marks)
-        return {"x": np.array(x), "y": np.array(y), "text": text, "marker.size": np.array(size)}
+        x = [at for at, _ in marks for _ in range(len(heights) + 1)]
+        texts = [told for _, told in marks for _ in range(len(heights) + 1)]
+        y = [*heights, np.nan] * len(marks)
+        size = [0.0, 0, 0, 0, 9, 0] * len(marks)
+        return {"x": np.array(x), "y": np.array(y), "text": texts, "marker.size": np.array(size)}
 
 
 def _mark_text(row: Mapping[str, Any]) -> str:
@@ -313,6 +325,18 @@ class Panel(ABC):
         return figure
 
 
+class PanelGroup(ABC):
+    """Panels that one widget draws."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Panel]: ...
+
+    def changes(self, *, everything: bool = False) -> dict[str, Patch]:
+        """By panel, what the browser lacks; panels that it has in full are left out."""
+        patches = {panel.name: panel.changes(everything=everything) for panel in self}
+        return {name: patch for name, patch in patches.items() if patch}
+
+
 def _same(old: Floats | list[str] | None, new: Floats | list[str]) -> int:
     """How many leading places (rows, for a matrix) are alike."""
     if old is None:
@@ -335,6 +359,17 @@ def label(text: str, y: float, color: str = "", *, yref: str = "y") -> dict[str,
     placed = {"x": 1.012, "xref": "x domain", "xanchor": "left", "y": y, "yref": yref, "align": "left"}
     spot = f'<span style="color:{color}">■</span> ' if color else ""
     return {"text": spot + text, "showarrow": False, "font": {"size": 11}, **placed}
+
+
+def every_so_many(least: float) -> int:
+    """The next of 1, 2, 5, 10, 20, 50 and so on: how far apart ticks stand.
+
+    >>> every_so_many(0.3), every_so_many(3), every_so_many(11)
+    (1, 5, 20)
+    """
+    wanted = max(1.0, least)
+    power = 10 ** int(np.floor(np.log10(wanted)))
+    return int(next(power * nice for nice in (1, 2, 5, 10) if power * nice >= wanted))
 
 
 def agent_ticks(names: Sequence[str], room: int) -> dict[str, Any]:

@@ -13,7 +13,17 @@ import numpy as np
 
 from troupelab.dashboard.look import BLUE, ORANGE, bytes_text, count_text, for_plot, seconds_text
 from troupelab.dashboard.memory_panel import MemoryPanel
-from troupelab.dashboard.panel import PLOT_END, Clock, Feed, News, Panel, Patch, Trace, agent_ticks, label
+from troupelab.dashboard.panel import (
+    PLOT_END,
+    Clock,
+    Feed,
+    News,
+    Panel,
+    PanelGroup,
+    Trace,
+    agent_ticks,
+    label,
+)
 from troupelab.dashboard.series import LATENCY_EDGES, Floats, TimeBins, quantiles, spread_labels
 
 if TYPE_CHECKING:
@@ -337,13 +347,13 @@ def _moving(values: Floats, window: int) -> Floats:
     return sums
 
 
-class Panels:
+class Panels(PanelGroup):
     """The four panels of a run, fed together through one cursor."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.feed = Feed(run.recorder)
-        self.clock = Clock()
+        self.clock = Clock(run.forked_at)
         self.memory = MemoryPanel(run, self.clock, height=380)
         self.latency = LatencyPanel(run, self.clock, height=380)
         self.consolidations = ConsolidationPanel(run, self.clock)
@@ -360,8 +370,3 @@ class Panels:
             for panel in self:
                 panel.take(news)
         return news
-
-    def changes(self, *, everything: bool = False) -> dict[str, Patch]:
-        """By panel, what the browser lacks; panels that it has in full are left out."""
-        patches = {panel.name: panel.changes(everything=everything) for panel in self}
-        return {name: patch for name, patch in patches.items() if patch}

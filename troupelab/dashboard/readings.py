@@ -18,7 +18,7 @@ from troupelab.dashboard.panels import Panels
 if TYPE_CHECKING:
     from troupelab.run import Run
 
-__all__ = ["Readings", "error_rows", "numbers_html", "title_text", "transcript_rows"]
+__all__ = ["Readings", "alert_rows", "error_rows", "numbers_html", "title_text", "transcript_rows"]
 
 SHOWN_ROWS = 200
 ENDED = ("done", "stopped", "failed")
@@ -41,6 +41,10 @@ class Readings:
         self.actions: deque[tuple[Any, ...]] = deque(maxlen=SHOWN_ROWS)
         self.errors: deque[tuple[Any, ...]] = deque(maxlen=SHOWN_ROWS)
         self.error_count = 0
+        self.alerts: deque[tuple[Any, ...]] = deque(maxlen=SHOWN_ROWS)
+        self.alert_count = 0
+        self._went_on_s = 0.0
+        self._over = -1
 
     def take(self, news: News) -> None:
         """Take in what is new."""
@@ -66,6 +70,28 @@ class Readings:
             self.errors.extend(
                 zip(rows["at_s"], rows["step"], rows["agent"], rows["kind"], rows["message"], strict=True)
             )
+
+        self._take_alerts(news)
+
+    def _take_alerts(self, news: News) -> None:
+        if "alerts" in news:
+            self.alert_count += len(news["alerts"])
+            rows = {name: column[-SHOWN_ROWS:].tolist() for name, column in news["alerts"].columns.items()}
+            self.alerts.extend(zip(rows["at_s"], rows["step"], rows["kind"], rows["message"], strict=True))
+        if "runs" in news:
+            states = news["runs"].columns
+            self._went_on_s = float(states["at_s"][states["state"] == "running"].max(initial=self._went_on_s))
+        if "steps" in news:
+            self._over = max(self._over, int(news["steps"].columns["step"].max()))
+
+    @property
+    def alert(self) -> str:
+        """The newest alert, as long as it holds: until the run goes on again, or a stalled agent's step is over."""
+        if not self.alerts:
+            return ""
+        at_s, step, kind, message = self.alerts[-1]
+        gone = at_s < self._went_on_s or (kind == "stalled" and step <= self._over)
+        return "" if gone else str(message)
 
     def _largest(self, name: str) -> float | None:
         values = self._panels.memory.latest(name)
@@ -124,8 +150,9 @@ def _dollars(cost_usd: float) -> str:
 def title_text(run: Run) -> str:
     """The header as HTML: the run's name, its agents, how far it is, and how long it will take."""
     done = run.progress()
+    parted = run.forked_at
     parts = [
-        f"<b>{for_page(run.name, 60)}</b>",
+        f"<b>{for_page(run.name, 60)}</b>" + (f", fork from step {parted}" if parted >= 0 else ""),
         f"{len(run.agent_names)} agents",
         f"step {max(0, done.step + 1)} of {done.steps}",
     ]
@@ -176,3 +203,13 @@ def error_rows(run: Run, errors: deque[tuple[Any, ...]]) -> str:
         return "<p>No errors so far. What goes wrong, and what was done about it, will appear here.</p>"
     rows = [(f"{at_s:.1f}", str(step), _who(run, agent), kind, message) for at_s, step, agent, kind, message in errors]
     return _table(("second", "step", "agent", "kind", "what happened"), rows[::-1], 2)
+
+
+def alert_rows(alerts: deque[tuple[Any, ...]]) -> str:
+    """The last alerts as an HTML table, the newest first."""
+    if not alerts:
+        return (
+            "<p>No alerts so far. What needs your eye will appear here: a pause, a stalled agent, a missing price.</p>"
+        )
+    rows = [(f"{at_s:.1f}", str(max(0, step)), kind, message) for at_s, step, kind, message in alerts]
+    return _table(("second", "step", "kind", "what is the matter"), rows[::-1], 2)

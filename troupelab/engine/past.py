@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     from troupelab.livelimits import LiveLimits
     from troupelab.store import Store
 
-__all__ = ["Past", "cut"]
+__all__ = ["DERIVED", "Past", "cut"]
 
 _TOGETHER = 8
 """Acts are lived through in such groups; controls are heeded between them."""
 
-_DERIVED = ("records", "notes", "spilled", "texts", "state")
+DERIVED = ("records", "notes", "spilled", "texts", "state")
 """The kinds of blocks that living through the past makes again."""
 
 
@@ -65,7 +65,10 @@ class Past:
             )
         self.store = store
         self.header: Header = header
-        self.done = [0] * len(header.world["agents"])
+        agents = header.world.get("agents")
+        if not isinstance(agents, list) or not agents:
+            raise CheckpointError(f"{store.path} cannot be gone on with: its world has no agents")
+        self.done = [0] * len(agents)
         """How many steps each agent has finished."""
         self.notes: dict[tuple[int, int, int], NotesRow] = {}
         self.limits: list[LimitRow] = []
@@ -84,6 +87,10 @@ class Past:
         """How many changes of limits are of the past."""
         paused_s: float | None = None
         for row in read_rows(store):
+            if not self._follows(row):
+                raise CheckpointError(
+                    f"{store.path} cannot be gone on with: {str(row)[:100]} cannot follow what comes before it"
+                )
             if isinstance(row, ActRow):
                 self.done[row.agent] = row.step + 1
                 self.last_s = max(self.last_s, row.end_s)
@@ -99,7 +106,7 @@ class Past:
             elif isinstance(row, NotesRow):
                 self.notes[row.agent, row.step, row.place] = row
             elif isinstance(row, ToldRow):
-                self.told[row.step] += 1
+                self.told[row.step] = row.sequence + 1  # of those that a fork left out, the numbers stay free
             elif isinstance(row, CalledRow):
                 self.looked = row.step
                 self.called[row.number] += 1
@@ -107,6 +114,21 @@ class Past:
                 self.ends_early = True
         if paused_s is not None:
             self.held_s += self.last_s - paused_s
+
+    def _follows(self, row: Row) -> bool:
+        """Whether a row is of the run's agents and of a known kind, and an act the next one of its agent."""
+        agents = range(len(self.done))
+        if isinstance(row, ActRow):
+            return (
+                row.agent in agents and row.step == self.done[row.agent] and all(len(each) == 3 for each in row.actions)
+            )
+        if isinstance(row, AsideRow):
+            return row.agent in agents
+        if isinstance(row, ToldRow):
+            return row.step >= 0 and row.sequence >= self.told[row.step] and all(each in agents for each in row.to)
+        if isinstance(row, EventRow):
+            return row.family in FAMILIES and len(row.values) == len(FAMILIES[row.family].__struct_fields__)
+        return True
 
     @property
     def next_step(self) -> int:
@@ -129,7 +151,7 @@ class Past:
         It ends early where the run is stopped meanwhile; the journal still has all of it.
         """
         with self.store.transaction() as transaction:
-            for kind in _DERIVED:
+            for kind in DERIVED:
                 for block in self.store.blocks(kind):
                     transaction.drop(kind, block.agent, [block.number])
         stage, emit = parts.stage, parts.teller.emit

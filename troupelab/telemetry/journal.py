@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from troupelab.errors import StoreVersionError
+from troupelab.errors import StoreCorruptError, StoreVersionError
 from troupelab.events import FAMILIES, Event
 
 if TYPE_CHECKING:
@@ -319,7 +319,7 @@ def read_header(store: Store) -> Header | None:
             raise StoreVersionError(
                 f"{store.path}: the run in it has format {version}, this TroupeLab reads {FORMAT}: use the one that wrote it"
             )
-        return _read_header(store.read(_HEADER, _ALL, blocks[-1].number))
+        return _read_header(_read(store, _HEADER, blocks[-1].number))
     except msgspec.MsgspecError as error:
         raise StoreVersionError(f"{store.path}: what the run in it is cannot be read ({error})") from error
 
@@ -333,6 +333,14 @@ def read_rows(store: Store) -> Iterator[Row]:
     """
     for block in store.blocks(_JOURNAL):
         try:
-            yield from _read_rows(store.read(_JOURNAL, _ALL, block.number))
+            yield from _read_rows(_read(store, _JOURNAL, block.number))
         except msgspec.MsgspecError as error:
             raise StoreVersionError(f"{store.path}: a row of the journal cannot be read ({error})") from error
+
+
+def _read(store: Store, kind: str, number: int) -> bytes:
+    try:
+        return store.read(kind, _ALL, number)
+    except StoreCorruptError as error:
+        do = "Store.salvage(path) gets out what is still whole"
+        raise StoreCorruptError(f"{store.path} is damaged: {error}; {do}") from error

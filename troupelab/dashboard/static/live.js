@@ -136,7 +136,7 @@ function render({ model, el }) {
       fit(layout, panel.data, width);
       layout.datarevision = Math.random();
       layout.font.color = color;
-      if (zoom) layout.xaxis.range = [...zoom];
+      if (zoom && !layout.xaxis.fixedrange) layout.xaxis.range = [...zoom];
       await Plotly.react(panel.div, panel.data, layout, CONFIG);
       if (!panel.live) listen(id, panel);
       panel.live = true;
