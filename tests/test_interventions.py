@@ -28,7 +28,7 @@ class Picky:
         if (request.agent, request.step) == (self.agent, self.step) and self.left > 0:
             self.left -= 1
             raise self.error
-        return tl.Reply(GOOD, 1, 1, 0.0, self.name)
+        return tl.Reply('{"answer": "I."}' if request.purpose == "ask" else GOOD, 1, 1, 0.0, self.name)
 
 
 def heard(run, text):
@@ -289,3 +289,19 @@ def test_a_world_without_groups_says_that_free_order_is_lockstep():
     assert runs[1].frames.alerts["kind"].tolist() == ["order"]
     assert [run.summary()["order"] for run in runs] == ["lockstep", "lockstep"]
     assert runs[0].recorder.transcript_sha256() == runs[1].recorder.transcript_sha256()
+
+
+def test_what_was_told_and_asked_by_hand_and_acts_lost_to_the_endpoint_are_named():
+    """A run that a user told something and interviewed for keeps says so, and so does one whose endpoint failed."""
+    run = quick_run(steps=3, model=Picky(agent=1, step=2, error=tl.ModelServerError("down")), cache=False,
+                    limits=tl.Limits(max_attempts=1))  # fmt: skip
+    run.step(1)
+    run.wait(30, until="paused")
+    run.tell("The price has doubled.")
+    run.ask(run.agent_names[3], "And you?", remember=True)
+    run.resume()
+    run.wait(30)
+    reasons = run.deterministic.reasons
+    assert [reason.split()[:3] for reason in reasons] == [
+        ["the", "model", "may"], ["2", "things", "were"], ["1", "acts", "were"],
+    ]  # fmt: skip

@@ -402,12 +402,14 @@ def test_many_runs_play_side_by_side_each_in_a_store_of_its_own(tmp_path):
         )
     ]
     for run in runs:
-        watched(run).start()
+        watched(run).start(paused=True)
     assert set(runs) <= set(tl.runs())
     with pytest.raises(tl.StoreLockedError, match="open"):
         tl.Run.resume(tmp_path / "a")
     with pytest.raises(tl.RunError, match="holds a run already"):
         quick_run(folder=tmp_path / "a")
+    for run in runs:
+        run.resume()
     for run in runs:
         run.wait(60)
         assert sha(run) == sha(alone)

@@ -28,7 +28,7 @@ class Determinism(NamedTuple):
 
 
 def determinism(
-    recorder: Recorder, limits: LiveLimits, *, repeats_itself: bool, cached: bool, packs: bool
+    recorder: Recorder, limits: LiveLimits, *, repeats_itself: bool, cached: bool, packs: bool, by_hand: int
 ) -> Determinism:
     """Look through what was recorded and through the limits for what depends on the clock or on chance.
 
@@ -38,15 +38,18 @@ def determinism(
         repeats_itself: whether the model answers the same request alike.
         cached: whether replies are kept for another run.
         packs: whether acts that come together go out as one call.
+        by_hand: how often the run was told or asked something that it remembers, while it was played.
     """
-    return Determinism(tuple(_reasons(recorder, limits, repeats_itself, cached, packs)))
+    return Determinism(tuple(_reasons(recorder, limits, repeats_itself, cached, packs, by_hand)))
 
 
-def _reasons(recorder: Recorder, limits: LiveLimits, repeats_itself: bool, cached: bool, packs: bool) -> Iterator[str]:
+def _reasons(
+    recorder: Recorder, limits: LiveLimits, repeats_itself: bool, cached: bool, packs: bool, by_hand: int
+) -> Iterator[str]:
     if not repeats_itself and not cached:
         yield "the model may answer the same request otherwise, and no cache keeps its replies: give the run a folder or a cache"
-    if packs:
-        yield "pack_acts: which acts go out together, and with what draw, depends on when they come"
+    if packs and not cached:
+        yield "pack_acts: which acts go out together, and with what draw, depends on when they come, and no cache keeps it"
     if limits.cache_similarity is not None:
         yield "cache_similarity lets an agent have the answer that another was given first"
     if limits.max_hedged_fraction:
@@ -64,6 +67,13 @@ def _reasons(recorder: Recorder, limits: LiveLimits, repeats_itself: bool, cache
         if (alerts == guardrail).any():
             yield f"{guardrail} was reached, at a moment that depends on the machine"
     changes = recorder.read("limits").columns
-    by_hand = int(((changes["by"] == "user") & (changes["note"] != "fork")).sum())
+    changed = int(((changes["by"] == "user") & (changes["note"] != "fork")).sum())
+    if changed:
+        yield f"{changed} limits were changed by hand while it was played; a fork or a resumed run has them at the same steps"
     if by_hand:
-        yield f"{by_hand} limits were changed by hand while it was played; a fork or a resumed run has them at the same steps"
+        yield f"{by_hand} things were told or asked by hand while it was played; a fork or a resumed run has them at the same steps"
+    if unread := int((kinds == "ReplyError").sum()):
+        yield f"{unread} replies could not be read, and are not kept: another run may get others"
+    errors = recorder.read("acts").columns["error"]
+    if lost := int(((errors != "") & (errors != "ReplyError")).sum()):
+        yield f"{lost} acts were lost since no reply came: whether an endpoint fails is not the run's to say"

@@ -64,6 +64,8 @@ class Handle:
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._end = threading.Event()
+        self._closing = threading.RLock()
+        self._closed = False
 
     # ------------------------------------------------------------------ what it is and where it stands
 
@@ -174,8 +176,10 @@ class Handle:
             _log.error("the run of %s failed: %s", self.name, type(error).__name__, exc_info=error)
             if not started.done():
                 started.set_exception(error)
-            if self.folder:
-                self._give_free()
+            with contextlib.suppress(
+                StoreError
+            ):  # the failure is told already, and what had been committed is in the file
+                self._close_file()
         finally:
             self._clock.end()
             self._engine.pipeline.close_cache()
@@ -188,17 +192,18 @@ class Handle:
             for agent in self._engine.stage.agents if self.folder else ():
                 agent.memory.save()
             self._engine.stage.pool.shelf.flush()
-            if self.folder:
-                self._opened().close()
+            self._close_file()
         except StoreError as error:
             message = f"memories were not kept: {error}"
             self.recorder.emit(Failed(self.now_s(), self._engine.standing.step, -1, type(error).__name__, message, 0))
             raise
 
-    def _give_free(self) -> None:
-        """Close the folder's file after a failure, which is told already: what had been committed is in it."""
-        with contextlib.suppress(StoreError):
-            self._opened().close()
+    def _close_file(self) -> None:
+        """Give the folder's file free, when nobody reads it for a fork."""
+        with self._closing:
+            if self.folder is not None and not self._closed:
+                self._closed = True
+                self._opened().close()
 
     def pause(self) -> None:
         """Let no act begin any more; those under way finish.

@@ -295,15 +295,17 @@ class Run(Handle):
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Store | None]:
-        """The store with all that has happened so far in it; None where nothing has."""
-        if self._thread is None:
-            yield self._store if self._past is not None else None
-        elif self._end.is_set() and self.folder is not None:
-            with open_store(self.folder / RUN_FILE) as store:
-                yield store
-        else:
-            with self._engine.keeper.reading(self._engine.handover) as store:
-                yield store
+        """The store with all that has happened so far in it; None where nothing has. It is not closed meanwhile."""
+        with self._closing:
+            if self._thread is None:
+                yield self._store if self._past is not None else None
+            elif self._closed:
+                assert self.folder is not None
+                with open_store(self.folder / RUN_FILE) as store:
+                    yield store
+            else:
+                with self._engine.keeper.reading(self._engine.handover) as store:
+                    yield store
 
     def _cache_path(self) -> Path | None:
         """The file of this run's replies; None where there is none."""
@@ -343,11 +345,10 @@ class Run(Handle):
     @property
     def deterministic(self) -> Determinism:
         """Whether another run of the same world, model, seed and limits gives the same transcript and memories; if not, why."""
-        repeats_itself = getattr(self.model, "repeats_itself", False)
-        cached = self._cache not in (None, False)
         return determinism(
-            self.recorder, self.limits, repeats_itself=repeats_itself, cached=cached, packs=self._options.pack_acts
-        )
+            self.recorder, self.limits, repeats_itself=getattr(self.model, "repeats_itself", False),
+            cached=self._cache not in (None, False), packs=self._options.pack_acts, by_hand=self._engine.keeper.by_hand,
+        )  # fmt: skip
 
     def efficiency(self) -> Efficiency:
         """Compare the finished steps with the same calls played in the same order without any overhead."""

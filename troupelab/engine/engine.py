@@ -256,6 +256,7 @@ class Engine:
                 raise RunError("the last step has begun: nobody would hear it any more")
             row = ToldRow(heard_at, self.keeper.told[heard_at], kind, source, text, list(to), self.keeper.by)
             self.keeper.told[heard_at] += 1
+            self.keeper.by_hand += self.keeper.by == "user"
             self.stage.tell(row.step, row.sequence, kind, source, text, to)
             self._parts.teller.note(row)
 
@@ -269,7 +270,9 @@ class Engine:
             ModelError: the model did not answer, or vectors could not be had.
         """
         await self._lived.wait()
-        return await self.interviewer.ask(self.stage.agents[agent], question, remember=remember)
+        answer = await self.interviewer.ask(self.stage.agents[agent], question, remember=remember)
+        self.keeper.by_hand += remember
+        return answer
 
     def _control(self, action: Callable[[], None], allowed: set[str], name: str) -> None:
         def checked() -> None:

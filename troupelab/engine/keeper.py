@@ -48,6 +48,8 @@ class Keeper:
         """How much the run was told for each step."""
         self.called: Counter[int] = Counter()
         """How often each intervention was called."""
+        self.by_hand = 0
+        """How often a user had the run told or asked something that it remembers."""
         self.by = "user"
         """Who tells the run something now: a user, or an intervention by its name."""
 
@@ -67,7 +69,7 @@ class Keeper:
             clock=self._parts.clock.now,
         )
         if past is not None:
-            self.told, self.called = past.told, past.called
+            self.told, self.called, self.by_hand = past.told, past.called, past.by_hand
         for agent in self._parts.stage.agents:
             for aside in agent.asides:  # of interviews before the start
                 teller.note(AsideRow(agent.index, *aside))

@@ -17,6 +17,7 @@ from troupelab.engine.parts import Parts
 from troupelab.engine.standing import Standing
 from troupelab.errors import CheckpointError
 from troupelab.events import FAMILIES, Failed
+from troupelab.people.interview import INTERVIEWER
 from troupelab.telemetry.journal import (
     ActRow,
     AsideRow,
@@ -74,6 +75,8 @@ class Past:
         self.limits: list[LimitRow] = []
         self.told: Counter[int] = Counter()
         """How much the run was told for each step."""
+        self.by_hand = 0
+        """How often a user had the run told or asked something that it remembers."""
         self.looked = -1
         """The last step whose interventions are over."""
         self.called: Counter[int] = Counter()
@@ -101,11 +104,14 @@ class Past:
                     if paused_s is not None:
                         self.held_s += row.values[0] - paused_s
                     paused_s = row.values[0] if row.values[2] == "paused" else None
+            elif isinstance(row, AsideRow):
+                self.by_hand += row.source == INTERVIEWER
             elif isinstance(row, LimitRow):
                 self.limits.append(row)
             elif isinstance(row, NotesRow):
                 self.notes[row.agent, row.step, row.place] = row
             elif isinstance(row, ToldRow):
+                self.by_hand += row.by == "user"
                 self.told[row.step] = row.sequence + 1  # of those that a fork left out, the numbers stay free
             elif isinstance(row, CalledRow):
                 self.looked = row.step

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import sys
 import threading
 import weakref
 from collections import OrderedDict, deque
@@ -397,4 +396,5 @@ def _row_of(outcome: _Outcome) -> _Row:
 
 
 def _size(text: str, value: _Row | _Lack) -> int:
-    return _ENTRY_BYTES + sys.getsizeof(text) + (len(value.sentence) if isinstance(value, _Lack) else value.nbytes)
+    kept = len(value.sentence) if isinstance(value, _Lack) else value.nbytes
+    return _ENTRY_BYTES + 2 * len(text) + kept
