@@ -156,6 +156,8 @@ def test_a_full_journal_is_an_event_and_costs_nothing_but_time(tmp_path):
     limits = tl.Limits(recent_max_records=20, journal_max_bytes=20_000)
     run = played(steps=12, limits=limits, folder=tmp_path / "run")
     assert run.frames.alerts["kind"].tolist() == ["journal_max_bytes"]
+    with pytest.raises(tl.RunError, match=r"journal was full before step 11 was over: a fork may begin at step \d"):
+        run.fork(at_step=11)
     again = tl.Run.resume(tmp_path / "run")
     assert again.progress().step < 11
     again.start().wait(60)
@@ -288,6 +290,26 @@ def test_a_resumed_run_is_asked_when_it_has_lived_through_its_past(tmp_path):
     assert sum(early in record.text for record in memories(again)[0][0]) == 1
     assert "InexactPast" not in again.frames.errors["kind"].tolist()
     assert again.ask(name, "And after the end?")
+
+
+def test_what_an_earlier_life_has_spent_counts_against_the_budget(tmp_path):
+    """A resumed run pauses where the run would have paused that was not broken off; a fork begins with nothing spent."""
+    limits = tl.Limits(max_tokens=60_000, max_concurrency=1)
+    run = quick_run(steps=9, limits=limits, folder=tmp_path / "run")
+    run.step(2)
+    run.wait(30, until="paused")
+    spent = int(run.frames.calls[["tokens_in", "tokens_out"]].sum().sum())
+    fork = run.fork(steps=3)
+    run.stop()
+    run.wait(30)
+    again = tl.Run.resume(tmp_path / "run", cache=False).start()
+    again.wait(30, until="paused")
+    assert again.paused_for.startswith("max_tokens")
+    total = int(again.frames.calls[["tokens_in", "tokens_out"]].sum().sum())
+    assert spent < total <= 60_000
+    again.stop(now=True)
+    again.wait(30)
+    assert 0 < fork.start().wait(30)._engine.pipeline.sender.budget.tokens < total - spent
 
 
 # ---------------------------------------------------------------------- forks

@@ -248,7 +248,7 @@ class Run(Handle):
             interventions: others; None for the same.
 
         Raises:
-            RunError: `at_step` is not in the past, or no step is left to play.
+            RunError: `at_step` is not in the past, or no longer in the journal, or no step is left to play.
             LimitError: a limit is unknown or out of range.
 
         >>> run = Run("product_launch", ScriptedModel(7, latency_s=0.0), steps=3, seed=7).start().wait(60)
@@ -279,10 +279,12 @@ class Run(Handle):
         fresh = new_store(None if folder is None else Path(folder))
         try:
             write_past(fresh, header, rows)
+            past = Past(fresh)
+            past.check_reaches(at_step)
             cache = None if folder is not None else fresh.path.parent / "replies.sqlite"
             parent = self._cache_path()
             fork = type(self)._from_past(
-                Past(fresh), model or self.model, steps=steps, folder=folder, interventions=given, embedder=self._embedder,
+                past, model or self.model, steps=steps, folder=folder, interventions=given, embedder=self._embedder,
                 cache=cache if parent is not None else False,
             )  # fmt: skip
             fork._cache_parent = parent

@@ -112,6 +112,9 @@ class Engine:
         self._limits.bind(self._on_limit_change)
         sender, standing = self.pipeline.sender, self.standing
         sender.on_halt = sender.budget.on_reached = standing.halt
+        if self._past is not None:
+            sender.budget.tokens += self._past.spent_tokens
+            sender.budget.cost_usd += self._past.spent_usd
         self.pipeline.follow_limits()
         standing.go.set()
         watching = asyncio.create_task(self._watch())

@@ -6,6 +6,7 @@ Reading may be done in any thread; living through it again is the engine's.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,8 @@ import msgspec
 from troupelab.engine.actor import Actor
 from troupelab.engine.parts import Parts
 from troupelab.engine.standing import Standing
-from troupelab.errors import CheckpointError
-from troupelab.events import FAMILIES, Failed
+from troupelab.errors import CheckpointError, LimitError
+from troupelab.events import FAMILIES, CallDone, Event, Failed
 from troupelab.people.interview import INTERVIEWER
 from troupelab.telemetry.journal import (
     ActRow,
@@ -86,6 +87,8 @@ class Past:
         """When the first act of each step began."""
         self.ends_early = False
         """Whether the journal was full before the run ended."""
+        self.spent_tokens, self.spent_usd = 0, 0.0
+        """What its own calls took; what was paid before it forked is another run's."""
         self.changes = 0
         """How many changes of limits are of the past."""
         paused_s: float | None = None
@@ -100,6 +103,8 @@ class Past:
                 self.began_s[row.step] = min(row.start_s, self.began_s.get(row.step, row.start_s))
             elif isinstance(row, EventRow):
                 self.last_s = max(self.last_s, row.values[0])
+                if row.family == "calls":
+                    self._count(row.event)
                 if row.family == "runs":
                     if paused_s is not None:
                         self.held_s += row.values[0] - paused_s
@@ -121,6 +126,11 @@ class Past:
         if paused_s is not None:
             self.held_s += self.last_s - paused_s
 
+    def _count(self, call: Event) -> None:
+        if isinstance(call, CallDone) and call.step >= self.header.forked_at:
+            self.spent_tokens += call.tokens_in + call.tokens_out
+            self.spent_usd += 0.0 if math.isnan(call.cost_usd) else call.cost_usd
+
     def _follows(self, row: Row) -> bool:
         """Whether a row is of the run's agents and of a known kind, and an act the next one of its agent."""
         agents = range(len(self.done))
@@ -141,13 +151,31 @@ class Past:
         """The first step that nobody has finished: what is changed now holds from there on."""
         return max(self.done)
 
+    def check_reaches(self, step: int) -> None:
+        """Refuse a past that does not reach a step.
+
+        Raises:
+            CheckpointError: the journal was full before.
+        """
+        if (reached := min(self.done)) < step:
+            raise CheckpointError(
+                f"the journal was full before step {step} was over: a fork may begin at step {reached} or before"
+            )
+
     def restore(self, limits: LiveLimits) -> None:
-        """Make all changes of limits again, each from its step on, and let later ones hold from the next step."""
-        for agent, own in self.header.overrides.items():
-            limits.update(agents=[agent], **dict[str, Any](own))
-        for row in self.limits:
-            limits.settle(row.from_step)
-            limits.update(note=row.note, by=row.by, agents=row.agents, **dict[str, Any](row.new))
+        """Make all changes of limits again, each from its step on, and let later ones hold from the next step.
+
+        Raises:
+            CheckpointError: another version of TroupeLab had other limits.
+        """
+        try:
+            for agent, own in self.header.overrides.items():
+                limits.update(agents=[agent], **dict[str, Any](own))
+            for row in self.limits:
+                limits.settle(row.from_step)
+                limits.update(note=row.note, by=row.by, agents=row.agents, **dict[str, Any](row.new))
+        except LimitError as error:
+            raise CheckpointError(f"{self.store.path} cannot be gone on with: {error}") from error
         limits.settle(self.next_step)
         self.changes = len(limits.log)
 
