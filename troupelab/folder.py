@@ -6,7 +6,7 @@ Any thread may call these.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,10 +79,18 @@ def make_header(
 ) -> Header:
     """What a run is that begins now, as it stands in its store; the arguments are the run's."""
     return Header(
-        FORMAT, version("troupelab"), world.to_dict(), seed, steps, options._asdict(), limits.current.as_dict(),
+        FORMAT, _version(), world.to_dict(), seed, steps, options._asdict(), limits.current.as_dict(),
         {agent: dict(own) for agent, own in limits.overrides.items()}, model.name, recipe(model),
         "" if embedder is None else embedder.name, [each.name for each in interventions],
     )  # fmt: skip
+
+
+def _version() -> str:
+    """The installed TroupeLab's; empty where it is used without being installed."""
+    try:
+        return version("troupelab")
+    except PackageNotFoundError:
+        return ""
 
 
 def recipe(model: Model) -> dict[str, float] | None:
