@@ -157,7 +157,8 @@ def test_a_full_journal_is_an_event_and_costs_nothing_but_time(tmp_path):
     run = played(steps=12, limits=limits, folder=tmp_path / "run")
     assert run.frames.alerts["kind"].tolist() == ["journal_max_bytes"]
     with pytest.raises(tl.RunError, match=r"journal was full before step 11 was over: a fork may begin at step \d"):
-        run.fork(at_step=11)
+        run.fork(at_step=11, folder=tmp_path / "fork")
+    assert not (tmp_path / "fork").exists()
     again = tl.Run.resume(tmp_path / "run")
     assert again.progress().step < 11
     again.start().wait(60)
@@ -398,12 +399,13 @@ def test_a_fork_where_nothing_is_to_be_played_is_refused():
     assert run.fork(steps=5).start().wait(60).progress().acts_done == 5 * len(run.agent_names)
 
 
-def test_a_run_that_was_not_started_can_be_forked():
-    """Its fork has no past, and the limits that the run has."""
+def test_a_run_that_was_not_started_can_be_forked(tmp_path):
+    """Its fork has no past, and the limits that the run has; in a folder it keeps its replies there."""
     run = quick_run(steps=2, limits=tl.Limits(recent_max_records=33))
-    fork = run.fork({"recent_max_bytes": 50_000})
+    fork = run.fork({"recent_max_bytes": 50_000}, folder=tmp_path / "fork")
     assert (fork.limits.recent_max_records, fork.limits.recent_max_bytes) == (33, 50_000)
     assert sha(fork.start().wait(30)) == sha(run.start().wait(30))
+    assert (tmp_path / "fork" / "replies.sqlite").is_file()
 
 
 # ---------------------------------------------------------------------- side by side

@@ -20,7 +20,7 @@ from troupelab.engine.clock import Clock
 from troupelab.engine.interventions import Intervention
 from troupelab.engine.options import OnError, Options, OrderName
 from troupelab.engine.order import MAX_LEAD
-from troupelab.engine.past import Past, cut
+from troupelab.engine.past import Past, check_reaches, cut
 from troupelab.engine.schedule import Efficiency, played_efficiency
 from troupelab.engine.yardstick import played_free_efficiency
 from troupelab.errors import CheckpointError, RunError
@@ -271,6 +271,7 @@ class Run(Handle):
             rows = [] if store is None else cut(read_rows(store), at_step, latest=latest)
         if interventions is not None:  # what was called of others says nothing about these
             rows = [row for row in rows if not isinstance(row, CalledRow)]
+        check_reaches(rows, len(self.agent_names), at_step)
         header = msgspec.structs.replace(
             self._header or self._make_header(), steps=steps, interventions=[each.name for each in given],
             model=(model or self.model).name, scripted=recipe(model or self.model),
@@ -279,13 +280,11 @@ class Run(Handle):
         fresh = new_store(None if folder is None else Path(folder))
         try:
             write_past(fresh, header, rows)
-            past = Past(fresh)
-            past.check_reaches(at_step)
-            cache = None if folder is not None else fresh.path.parent / "replies.sqlite"
             parent = self._cache_path()
+            cache = False if parent is None else fresh.path.parent / "replies.sqlite"
             fork = type(self)._from_past(
-                past, model or self.model, steps=steps, folder=folder, interventions=given, embedder=self._embedder,
-                cache=cache if parent is not None else False,
+                Past(fresh), model or self.model, steps=steps, folder=folder, interventions=given, embedder=self._embedder,
+                cache=cache if folder is None else None,
             )  # fmt: skip
             fork._cache_parent = parent
             if limits:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from troupelab.livelimits import LiveLimits
     from troupelab.store import Store
 
-__all__ = ["DERIVED", "Past", "cut"]
+__all__ = ["DERIVED", "Past", "check_reaches", "cut"]
 
 _TOGETHER = 8
 """Acts are lived through in such groups; controls are heeded between them."""
@@ -151,17 +151,6 @@ class Past:
         """The first step that nobody has finished: what is changed now holds from there on."""
         return max(self.done)
 
-    def check_reaches(self, step: int) -> None:
-        """Refuse a past that does not reach a step.
-
-        Raises:
-            CheckpointError: the journal was full before.
-        """
-        if (reached := min(self.done)) < step:
-            raise CheckpointError(
-                f"the journal was full before step {step} was over: a fork may begin at step {reached} or before"
-            )
-
     def restore(self, limits: LiveLimits) -> None:
         """Make all changes of limits again, each from its step on, and let later ones hold from the next step.
 
@@ -246,3 +235,16 @@ def cut(rows: Iterator[Row], at_step: int, *, latest: bool) -> list[Row]:
         left.append(row)
     timed = ("process", "runs")
     return [row for row in left if not (isinstance(row, EventRow) and row.family in timed and row.values[0] > end_s)]
+
+
+def check_reaches(rows: Iterable[Row], agents: int, step: int) -> None:
+    """Refuse a past in which not everybody reaches a step.
+
+    Raises:
+        CheckpointError: the journal was full before.
+    """
+    acts = Counter(row.agent for row in rows if isinstance(row, ActRow))
+    if (reached := min(acts[agent] for agent in range(agents))) < step:
+        raise CheckpointError(
+            f"the journal was full before step {step} was over: a fork may begin at step {reached} or before"
+        )
