@@ -1,9 +1,10 @@
-"""What several tests share: where the real recordings lie."""
+"""What several tests share: where the real recordings lie, and dashboards that are closed in the end."""
 
 from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,3 +36,24 @@ def real_personas() -> list[dict[str, Any]]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the browser's tests last: playwright keeps an event loop in the main thread, where others call asyncio.run."""
     items.sort(key=lambda item: "browser" in item.path.parts)
+
+
+@pytest.fixture
+def dashboard() -> Iterator[Callable[[Any], Any]]:
+    """Makes dashboards; closes them, and stops the runs that they show."""
+    from troupelab import Dashboard, Run
+
+    made: list[Dashboard] = []
+
+    def make(run: Any) -> Dashboard:
+        made.append(Dashboard(run))
+        return made[-1]
+
+    yield make
+    for one in made:
+        runs = [run for run in (one.run, one.fork) if isinstance(run, Run)]
+        one.close()
+        for run in runs:
+            if run.state in {"running", "paused"}:
+                run.stop(now=True)
+                run.wait(20)

@@ -24,3 +24,13 @@ def eventually(what: str, check: Callable[[], object], *, timeout_s: float = 30.
             raise AssertionError(f"within {timeout_s:g} s this never came true: {what}")
         time.sleep(0.02)
     return answer
+
+
+def sha(run: tl.Run) -> str:
+    """The digest of what was done."""
+    return run.recorder.transcript_sha256()
+
+
+def memories(run: tl.Run) -> list[tuple[list[Any], list[Any], dict[str, str]]]:
+    """All that the agents of a run remember, and what they have in mind, in a form that can be compared."""
+    return [(agent.memory.between(0, 10**6), list(agent.memory.notes), agent.state) for agent in run._stage.agents]

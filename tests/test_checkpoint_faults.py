@@ -179,7 +179,7 @@ def test_a_run_that_ended_before_its_beginning_can_be_begun_again(tmp_path, whol
     """Killed between the file's making and the run's first word in it, there is nothing to go on with, and nothing in the way."""
     never = quick_run(steps=STEPS, limits=LIMITS, folder=tmp_path / "first")
     folder = Path(shutil.copytree(never.folder, tmp_path / "run"))
-    never._store.close()
+    never._file.opened().close()
     refused(folder, CheckpointError, "run.sqlite", "no run")
     assert outcome(quick_run(steps=STEPS, limits=LIMITS, folder=folder).start().wait(60)) == whole
 
@@ -202,7 +202,7 @@ def test_a_copy_without_the_log_is_refused_or_goes_on_from_earlier(tmp_path, who
         run = quick_run(steps=STEPS, limits=LIMITS, folder=tmp_path / f"first{place}")
         at_pause(run, 2)
         if flushed:
-            run._store._writer._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            run._file.opened()._writer._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         at_pause(run, 2)
         folder = break_off(run, tmp_path / f"run{place}")
         for left in folder.glob("run.sqlite-*"):

@@ -46,20 +46,6 @@ def trace(panel: Panel, name: str) -> Any:
     return next(found for found in panel.filled().data if found.name == name)
 
 
-@pytest.fixture
-def dashboard() -> Iterator[Callable[..., Dashboard]]:
-    """Makes dashboards and closes them."""
-    made: list[Dashboard] = []
-
-    def make(run: Any) -> Dashboard:
-        made.append(Dashboard(run))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-
-
 # ------------------------------------------------------------------ series
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +24,6 @@ from troupelab.events import Alerted, RunChanged, StepDone
 
 EXACT = ["step", "agent", "recent_records", "recent_bytes", "archive_records", "notes", "note_bytes"]
 """What is the same in a past that is lived through again, to the last digit."""
-
-
-@pytest.fixture
-def dashboard() -> Iterator[Callable[[Any], Dashboard]]:
-    """Makes dashboards; closes them, and stops the runs that they show."""
-    made: list[Dashboard] = []
-
-    def make(run: Any) -> Dashboard:
-        made.append(Dashboard(run))
-        return made[-1]
-
-    yield make
-    for one in made:
-        runs = [run for run in (one.run, one.fork) if run is not None]
-        one.close()
-        for run in runs:
-            if run.state in {"running", "paused"}:
-                run.stop(now=True)
-                run.wait(20)
 
 
 def paused_after(step: int, *, steps: int = 12, **options: Any) -> tl.Run:

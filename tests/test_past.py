@@ -8,7 +8,7 @@ import threading
 
 import msgspec
 import pytest
-from helpers import eventually, quick_run
+from helpers import eventually, memories, quick_run, sha
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,26 +38,12 @@ ROWS = st.one_of(
 )  # fmt: skip
 
 
-def sha(run):
-    """The digest of a run's transcript."""
-    return run.recorder.transcript_sha256()
-
-
-def memories(run):
-    """All that the agents of a run remembered at its end, and what they had in mind; of a folder, whose store is closed then, from `watched`."""
-    if run.folder is not None:
-        return run.at_the_end
-    return [(agent.memory.between(0, 10**6), list(agent.memory.notes), agent.state) for agent in run._stage.agents]
-
-
 def watched(run):
-    """A run whose memories are looked at before its store is closed."""
+    """A run whose memories are looked at before a folder's store is closed: `run.at_the_end` has them then."""
     keep = run._keep_memories
 
     def look_and_keep():
-        folder, run.folder = run.folder, None
         run.at_the_end = memories(run)
-        run.folder = folder
         keep()
 
     run._keep_memories = look_and_keep
@@ -196,7 +182,7 @@ def test_a_run_that_was_broken_off_comes_to_the_same_end(tmp_path, order, consol
         run = watched(tl.Run.resume(tmp_path / "run", model)).start()
     run.wait(60)
     assert sha(run) == sha(whole)
-    assert memories(run) == memories(whole)
+    assert run.at_the_end == whole.at_the_end
     assert len(run.frames.acts) == len(whole.frames.acts)
     assert run.frames.acts.groupby(["step", "agent"], observed=True).size().max() == 1
     assert run.recorder.count("consolidations") == whole.recorder.count("consolidations") > 0
@@ -223,7 +209,7 @@ def test_what_happened_from_outside_is_lived_through_again(tmp_path):
     assert sha(again) == sha(run)
     watched(again).resume()
     again.wait(30)
-    records = [record.text for record in memories(again)[0][0]]
+    records = [record.text for record in again.at_the_end[0][0]]
     assert records.count("The price has doubled.") == 1
     assert sum(answer in text for text in records) == 1
     assert again.frames.limits[["field", "effective_step", "note"]].values.tolist() == [
@@ -236,7 +222,7 @@ def test_a_resumed_run_may_play_on_for_longer(tmp_path):
     short, whole = played(steps=4, folder=tmp_path / "run"), played(steps=7)
     run = watched(tl.Run.resume(tmp_path / "run", steps=7)).start().wait(60)
     assert sha(short) != sha(run) == sha(whole)
-    assert memories(run) == memories(whole)
+    assert run.at_the_end == whole.at_the_end
 
 
 def test_interventions_that_were_called_are_not_called_again(tmp_path):
@@ -288,7 +274,7 @@ def test_a_resumed_run_is_asked_when_it_has_lived_through_its_past(tmp_path):
     assert again.recorder.count("acts") == 8 * len(run.agent_names)
     again.resume()
     again.wait(60)
-    assert sum(early in record.text for record in memories(again)[0][0]) == 1
+    assert sum(early in record.text for record in again.at_the_end[0][0]) == 1
     assert "InexactPast" not in again.frames.errors["kind"].tolist()
     assert again.ask(name, "And after the end?")
 
@@ -437,7 +423,7 @@ def test_many_runs_play_side_by_side_each_in_a_store_of_its_own(tmp_path):
     for run in runs:
         run.wait(60)
         assert sha(run) == sha(alone)
-        assert memories(run) == memories(alone)
+        assert run.at_the_end == alone.at_the_end
 
 
 def test_controls_answer_while_the_past_is_lived_through(tmp_path):

@@ -10,7 +10,7 @@ import time
 import traceback
 
 import pytest
-from helpers import eventually, quick_run
+from helpers import eventually, quick_run, sha
 
 import troupelab as tl
 from troupelab.events import CacheUsed, CallDone
@@ -43,11 +43,6 @@ def server(endpoint):
 def chat(server, **options):
     """A model at the rehearsal server."""
     return tl.ChatModel("rehearsal", base_url=server.base_url, key=KEY, **options)
-
-
-def sha(run):
-    """The digest of what was done."""
-    return run.summary()["transcript_sha256"]
 
 
 # ---------------------------------------------------------------------- the endpoint

@@ -11,7 +11,7 @@ import time
 from itertools import pairwise
 
 import pytest
-from helpers import eventually, quick_run
+from helpers import eventually, memories, quick_run
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,11 +37,6 @@ class Gate:
         while not (self.is_async_open or self.open.is_set()):
             await asyncio.sleep(0.002)
         return tl.Reply(GOOD, 1, 1, 0.0, self.name)
-
-
-def memories(run):
-    """All that the agents of a run remember, in a form that can be compared."""
-    return [(agent.memory.between(0, 10**6), list(agent.memory.notes), agent.state) for agent in run._stage.agents]
 
 
 # ---------------------------------------------------------------------- determinism

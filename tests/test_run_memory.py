@@ -5,17 +5,12 @@ from __future__ import annotations
 import random
 
 import pytest
-from helpers import eventually, quick_run
+from helpers import eventually, quick_run, sha
 
 import troupelab as tl
 from troupelab.errors import StoreError, StoreFullError
 from troupelab.memory.pool import Pool
 from troupelab.store import Store
-
-
-def sha(run: tl.Run) -> object:
-    """The digest of what was done."""
-    return run.summary()["transcript_sha256"]
 
 
 def test_a_cap_for_all_never_changes_what_is_done():
@@ -146,7 +141,7 @@ def test_a_full_disk_pauses_the_run_and_loses_nothing(tmp_path):
     """When nothing more can be written, the run pauses and says why; with room again it goes on to the same end."""
     options = {"steps": 24, "limits": tl.Limits(recent_max_records=20, total_max_bytes=250_000)}
     run = quick_run(folder=tmp_path / "full", **options)
-    store = run._store
+    store = run._file.opened()
     pages = store._writer._connection.execute("PRAGMA page_count").fetchone()[0]
 
     run.start(paused=True)
@@ -169,7 +164,7 @@ def test_a_full_disk_pauses_the_run_and_loses_nothing(tmp_path):
 def test_a_disk_that_stays_full_is_told_at_the_end(tmp_path):
     """Memories that could not be kept in the folder fail the run's end loudly, never silently."""
     run = quick_run(steps=1, folder=tmp_path / "full").start(paused=True)
-    store = run._store
+    store = run._file.opened()
     pages = store._writer._connection.execute("PRAGMA page_count").fetchone()[0]
     store._writer._connection.execute(f"PRAGMA max_page_count={pages}")
     run.resume()

@@ -5,12 +5,16 @@ Any thread may call these.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from troupelab.engine.handover import Handover
 from troupelab.engine.interventions import Intervention
+from troupelab.engine.keeper import Keeper
 from troupelab.engine.options import Options
 from troupelab.engine.past import DERIVED, Past
 from troupelab.errors import CheckpointError, LimitError, RunError, StoreError, WorldError
@@ -19,13 +23,23 @@ from troupelab.livelimits import LiveLimits
 from troupelab.models.model import Model
 from troupelab.models.scripted import ScriptedModel
 from troupelab.people.world import World
-from troupelab.telemetry.journal import FORMAT, Header, read_header
+from troupelab.telemetry.journal import FORMAT, Header, read_header, write_past
 from troupelab.text.embed import Embedder
 
 if TYPE_CHECKING:
     from troupelab.store import Store
 
-__all__ = ["RUN_FILE", "check_past", "make_header", "model_of", "new_store", "open_store", "read_setup", "recipe"]
+__all__ = [
+    "RUN_FILE",
+    "RunFile",
+    "check_past",
+    "make_header",
+    "model_of",
+    "new_store",
+    "open_store",
+    "read_setup",
+    "recipe",
+]
 
 RUN_FILE = "run.sqlite"
 """What a run's file is called in its folder."""
@@ -64,6 +78,82 @@ def _is_blank(file: Path) -> bool:
             return read_header(store) is None and not any(map(store.blocks, DERIVED))
     except StoreError:
         return False
+
+
+class RunFile:
+    """The file of a run: its store, and what that says of the run. Any thread may call it.
+
+    Args:
+        folder: where it lies; None for a temporary one, made when it is first needed.
+        past: an earlier life, whose store it is then.
+        make_header: says what the run is, when it begins.
+
+    Raises:
+        RunError: the folder has a run in it that is not this one's past.
+        StoreError: the file cannot be used.
+    """
+
+    def __init__(self, folder: Path | None, past: Past | None, make_header: Callable[[], Header]) -> None:
+        self.past = past
+        self._folder = folder
+        self._make_header = make_header
+        self._header = None if past is None else past.header
+        if past is not None:
+            self._store: Store | None = past.store
+        else:
+            self._store = None if folder is None else new_store(folder)
+        self._closing = threading.RLock()
+        self._closed = False
+
+    @property
+    def header(self) -> Header:
+        """What the run is: as it was when it began, or as it would begin now."""
+        return self._header or self._make_header()
+
+    @property
+    def from_s(self) -> float:
+        """Where the run's clock begins."""
+        return 0.0 if self.past is None else self.past.last_s
+
+    def opened(self) -> Store:
+        """The store, opened if need be."""
+        self._store = self._store or new_store(None)
+        return self._store
+
+    def begin(self) -> None:
+        """See to it that the store says what the run is.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        if self._header is None:
+            header = self._make_header()
+            write_past(self.opened(), header)
+            self._header = header
+
+    def close(self, *, temporary: bool = False) -> None:
+        """Give a folder's file free, when nobody reads it; a temporary one stays as long as it is held, unless that is meant too.
+
+        Raises:
+            StoreError: not all could be written.
+        """
+        with self._closing:
+            if not self._closed and (self._folder is not None or (temporary and self._store is not None)):
+                self._closed = True
+                self.opened().close()
+
+    @contextlib.contextmanager
+    def reading(self, keeper: Keeper, handover: Handover) -> Iterator[Store | None]:
+        """The store with all that has happened so far in it; None where nothing has. It is not closed meanwhile."""
+        with self._closing:
+            if self._closed and self._folder is not None:
+                with open_store(self._folder / RUN_FILE) as store:
+                    yield store
+            elif keeper.is_open:
+                with keeper.reading(handover) as store:
+                    yield store
+            else:
+                yield None if self.past is None else self.past.store
 
 
 def make_header(

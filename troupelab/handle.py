@@ -17,7 +17,7 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from troupelab._collector import collecting_less
 from troupelab.engine.clock import Clock
@@ -25,6 +25,7 @@ from troupelab.engine.engine import Engine
 from troupelab.engine.standing import State
 from troupelab.errors import RunError, StoreError
 from troupelab.events import Failed
+from troupelab.folder import RunFile
 from troupelab.livelimits import LiveLimits
 from troupelab.models.cache import ReplyCache
 from troupelab.people.acts import CONVERSATION
@@ -32,9 +33,6 @@ from troupelab.people.world import World
 from troupelab.registry import Registry
 from troupelab.results import Progress, progress
 from troupelab.telemetry.recorder import Recorder
-
-if TYPE_CHECKING:
-    from troupelab.store import Store
 
 __all__ = ["Handle"]
 
@@ -55,7 +53,7 @@ class Handle:
     folder: Path | None
     _engine: Engine
     _clock: Clock
-    _store: Store | None
+    _file: RunFile
     _cache: str | Path | ReplyCache | Literal[False] | None
     _cache_parent: Path | None
 
@@ -64,8 +62,6 @@ class Handle:
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._end = threading.Event()
-        self._closing = threading.RLock()
-        self._closed = False
 
     # ------------------------------------------------------------------ what it is and where it stands
 
@@ -138,33 +134,16 @@ class Handle:
         with self._starting:
             if self._thread is not None:
                 raise RunError("a run can be started once; make another Run to play again, or fork this one")
-            self._prepare_store()
+            self._file.begin()
             self._engine.pipeline.open_cache(self._cache, parent=self._cache_parent)
             self._thread = threading.Thread(
                 target=self._play, args=(paused, started := Future[None]()), name="troupelab", daemon=True
             )
-            self._clock.start(self._from_s())
+            self._clock.start(self._file.from_s)
         LIVE.add(self)
         self._thread.start()
         started.result(_START_TIMEOUT_S)
         return self
-
-    @property
-    def _has_past(self) -> bool:
-        """Whether it goes on from an earlier life."""
-        raise NotImplementedError
-
-    def _prepare_store(self) -> None:
-        """See to it that the store says what the run is."""
-        raise NotImplementedError
-
-    def _from_s(self) -> float:
-        """Where the run's clock begins."""
-        raise NotImplementedError
-
-    def _opened(self) -> Store:
-        """The run's store."""
-        raise NotImplementedError
 
     def _play(self, paused: bool, started: Future[None]) -> None:
         try:
@@ -176,10 +155,8 @@ class Handle:
             _log.error("the run of %s failed: %s", self.name, type(error).__name__, exc_info=error)
             if not started.done():
                 started.set_exception(error)
-            with contextlib.suppress(
-                StoreError
-            ):  # the failure is told already, and what had been committed is in the file
-                self._close_file()
+            with contextlib.suppress(StoreError):  # the failure is told already; what had been committed is in the file
+                self._file.close()
         finally:
             self._clock.end()
             self._engine.pipeline.close_cache()
@@ -192,18 +169,11 @@ class Handle:
             for agent in self._engine.stage.agents if self.folder else ():
                 agent.memory.save()
             self._engine.stage.pool.shelf.flush()
-            self._close_file()
+            self._file.close()
         except StoreError as error:
             message = f"memories were not kept: {error}"
             self.recorder.emit(Failed(self.now_s(), self._engine.standing.step, -1, type(error).__name__, message, 0))
             raise
-
-    def _close_file(self) -> None:
-        """Give the folder's file free, when nobody reads it for a fork."""
-        with self._closing:
-            if self.folder is not None and not self._closed:
-                self._closed = True
-                self._opened().close()
 
     def pause(self) -> None:
         """Let no act begin any more; those under way finish.
@@ -324,7 +294,7 @@ class Handle:
             raise RunError(f"there is no agent {agent!r}; the agents are {', '.join(self.agent_names)}")
         if remember and self.state in _ENDED:
             raise RunError("the run has ended: nothing is remembered any more")
-        if self._thread is None and self._has_past:
+        if self._thread is None and self._file.past is not None:
             raise RunError("this run has yet to live through its past: call start(), or start(paused=True), first")
         engine, asked = self._engine, self.agent_names.index(agent)
         answer = engine.handover.submit(

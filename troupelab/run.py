@@ -6,8 +6,7 @@ it stands in `troupelab.handle`. Every method may be called from any thread.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
 
@@ -24,7 +23,17 @@ from troupelab.engine.past import Past, check_reaches, cut
 from troupelab.engine.schedule import Efficiency, played_efficiency
 from troupelab.engine.yardstick import played_free_efficiency
 from troupelab.errors import CheckpointError, RunError
-from troupelab.folder import RUN_FILE, check_past, make_header, model_of, new_store, open_store, read_setup, recipe
+from troupelab.folder import (
+    RUN_FILE,
+    RunFile,
+    check_past,
+    make_header,
+    model_of,
+    new_store,
+    open_store,
+    read_setup,
+    recipe,
+)
 from troupelab.handle import LIVE, Handle
 from troupelab.limits import Limits, Number
 from troupelab.livelimits import LiveLimits
@@ -42,7 +51,6 @@ from troupelab.text.wordllama import default_embedder
 if TYPE_CHECKING:
     import pandas as pd
 
-    from troupelab.store import Store
 
 __all__ = ["Progress", "Run", "runs"]
 
@@ -130,15 +138,10 @@ class Run(Handle):
         _among("order", order, ("lockstep", "free"))
         _among("on_error", on_error, ("retry", "skip", "pause", "raise"))
         self._clock = Clock()
-        self._past = _past
-        self._header: Header | None = None if _past is None else _past.header
         self.forked_at = -1 if _past is None else _past.header.forked_at
         """The step at which this run left another's past; -1 where it did not."""
         self.folder = None if folder is None else Path(folder)
-        if _past is not None:
-            self._store: Store | None = _past.store
-        else:
-            self._store = None if self.folder is None else new_store(self.folder)
+        self._file = RunFile(self.folder, _past, self._make_header)
         self._cache = self.folder / "replies.sqlite" if cache is None and self.folder is not None else cache
         self._cache_parent: Path | None = None
         self._options = Options(consolidate, pack_acts, warm_up, share_identical, order, on_error)
@@ -152,7 +155,7 @@ class Run(Handle):
             self._options,
             steps=self.steps,
             seed=seed,
-            store=self._opened,
+            store=self._file.opened,
             embedder=self._embedder,
             interventions=interventions,
             past=_past,
@@ -267,13 +270,13 @@ class Run(Handle):
         if at_step >= steps:
             raise RunError(f"no step is left to play from step {at_step} on: give at_step, or more steps")
         given = self._engine.player.interventions if interventions is None else tuple(interventions)
-        with self._reading() as store:
+        with self._file.reading(self._engine.keeper, self._engine.handover) as store:
             rows = [] if store is None else cut(read_rows(store), at_step, latest=latest)
         if interventions is not None:  # what was called of others says nothing about these
             rows = [row for row in rows if not isinstance(row, CalledRow)]
         check_reaches(rows, len(self.agent_names), at_step)
         header = msgspec.structs.replace(
-            self._header or self._make_header(), steps=steps, interventions=[each.name for each in given],
+            self._file.header, steps=steps, interventions=[each.name for each in given],
             model=(model or self.model).name, scripted=recipe(model or self.model),
             forked_from=str(self.folder or self.name), forked_at=at_step,
         )  # fmt: skip
@@ -294,20 +297,6 @@ class Run(Handle):
             raise
         return fork
 
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[Store | None]:
-        """The store with all that has happened so far in it; None where nothing has. It is not closed meanwhile."""
-        with self._closing:
-            if self._thread is None:
-                yield self._store if self._past is not None else None
-            elif self._closed:
-                assert self.folder is not None
-                with open_store(self.folder / RUN_FILE) as store:
-                    yield store
-            else:
-                with self._engine.keeper.reading(self._engine.handover) as store:
-                    yield store
-
     def _cache_path(self) -> Path | None:
         """The file of this run's replies; None where there is none."""
         cache = self._cache
@@ -320,22 +309,6 @@ class Run(Handle):
             self.world, self.model, self.limits, self._options, steps=self.steps, seed=self.seed, embedder=self._embedder,
             interventions=self._engine.player.interventions,
         )  # fmt: skip
-
-    @property
-    def _has_past(self) -> bool:
-        return self._past is not None
-
-    def _prepare_store(self) -> None:
-        if self._header is None:
-            self._header = self._make_header()
-            write_past(self._opened(), self._header)
-
-    def _from_s(self) -> float:
-        return 0.0 if self._past is None else self._past.last_s
-
-    def _opened(self) -> Store:
-        self._store = self._store or new_store(None)
-        return self._store
 
     # ------------------------------------------------------------------ what came of it
 
@@ -365,8 +338,8 @@ class Run(Handle):
 
     def close(self) -> None:
         """Give the file of a run free that is not going to be started; one that was started does so at its end."""
-        if self._thread is None and self._store is not None:
-            self._store.close()
+        if self._thread is None:
+            self._file.close(temporary=True)
 
     def summary(self) -> dict[str, object]:
         """The run in numbers: what a table at its end shows."""

@@ -89,8 +89,7 @@ class Actor:
         if asked is None:
             return False
         turn, error, begun_s = asked
-        # What it did is remembered in one wording, and what was said is heard by others in another.
-        if not await self._ahead.fetch([text for each in turn.actions for text in (as_text(each), each.content)]):
+        if not await self._ahead.fetch(_wordings(turn.actions)):
             return False
         end_s = self._clock.now()
         start_s = came_s if math.isnan(begun_s) else begun_s
@@ -163,8 +162,7 @@ class Actor:
         await self._consolidator.admit(agent)
         heard = agent.hear(row.step)
         actions = tuple(Action(*each) for each in row.actions)
-        texts = [text for each in actions for text in (as_text(each), each.content)]
-        await self._ahead.fetch([*(message.text for message in heard), gist(heard), *texts])
+        await self._ahead.fetch([*(message.text for message in heard), gist(heard), *_wordings(actions)])
         self.strays += _digest(self._prompt(agent, row.step, heard)) != row.prompt
         self._commit(agent, heard, Turn(actions, row.state, row.left_out), row)
 
@@ -198,6 +196,11 @@ class Actor:
                     f"{name} has been at the model for {waited_s:.0f} s in step {step}; whoever need not wait goes on"
                 )
                 self._parts.teller.tell(Alerted(now, step, "stalled", message))
+
+
+def _wordings(actions: Sequence[Action]) -> list[str]:
+    """What an agent did is remembered in one wording, and what it said is heard by others in another."""
+    return [text for each in actions for text in (as_text(each), each.content)]
 
 
 def _digest(messages: Sequence[ChatMessage]) -> int:

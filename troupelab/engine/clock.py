@@ -28,8 +28,8 @@ class Clock:
         self._zero = time.monotonic() - from_s
         self._stands_at = None
 
-    def set(self, at_s: float | None) -> None:
-        """Stand at a time, while the past is lived through again; None goes on."""
+    def set(self, at_s: float) -> None:
+        """Stand at a time, while the past is lived through again."""
         self._stands_at = at_s
 
     def end(self) -> None:

@@ -66,7 +66,6 @@ class Engine:
     ) -> None:
         self.stage = parts.stage
         self.pipeline = parts.pipeline
-        self.steps = steps
         self._parts = parts
         self._limits = parts.limits
         self._clock = parts.clock
@@ -178,12 +177,14 @@ class Engine:
 
     async def _finish(self) -> None:
         """Bring in all notes; after the last step, also remember what was said in it."""
+        steps = self.player.steps
         for agent in self.stage.agents:
             await self._consolidator.admit(agent)
-            if self.player.steps_done == self.steps:
-                await self._ahead.fetch([message.text for message in agent.hear(self.steps)])
-                agent.memory.begin(self.steps, self._limits.at_step(self.steps, agent.name))
-                agent.commit(self.steps, agent.hear(self.steps), ())
+            if self.player.steps_done == steps:
+                heard = agent.hear(steps)
+                await self._ahead.fetch([message.text for message in heard])
+                agent.memory.begin(steps, self._limits.at_step(steps, agent.name))
+                agent.commit(steps, heard, ())
                 self._consolidator.start(agent)
                 await self._consolidator.admit(agent)
                 self._parts.teller.emit(agent.memory.size())
@@ -250,12 +251,12 @@ class Engine:
         Raises:
             RunError: the run is neither running nor paused, or all its steps have been started.
         """
-        heard_at = self.steps
+        heard_at = self.player.steps
 
         def told() -> None:
             nonlocal heard_at
             heard_at = self.standing.step + 1
-            if heard_at >= self.steps:
+            if heard_at >= self.player.steps:
                 raise RunError("the last step has begun: nobody would hear it any more")
             row = ToldRow(heard_at, self.keeper.told[heard_at], kind, source, text, list(to), self.keeper.by)
             self.keeper.told[heard_at] += 1

@@ -95,13 +95,17 @@ class Keeper:
         finally:
             journal.hold(False)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether rows were ever kept here. Any thread."""
+        return self._journal is not None
+
     @contextlib.contextmanager
-    def reading(self, handover: Handover) -> Iterator[Store | None]:
+    def reading(self, handover: Handover) -> Iterator[Store]:
         """The store with all that has happened so far in it, whose rows another thread may read now. Any thread."""
         journal, store = self._journal, self._store
-        if journal is None or store is None:
-            yield None
-            return
+        assert journal is not None
+        assert store is not None
         journal.pin(True)
         try:
             handover.do(self.flush)

@@ -23,7 +23,6 @@ from troupelab.telemetry.journal import (
     ActRow,
     AsideRow,
     CalledRow,
-    EndRow,
     EventRow,
     Header,
     LimitRow,
@@ -85,8 +84,6 @@ class Past:
         self.last_s = self.held_s = 0.0
         self.began_s: dict[int, float] = {}
         """When the first act of each step began."""
-        self.ends_early = False
-        """Whether the journal was full before the run ended."""
         self.spent_tokens, self.spent_usd = 0, 0.0
         """What its own calls took; what was paid before it forked is another run's."""
         self.changes = 0
@@ -121,8 +118,6 @@ class Past:
             elif isinstance(row, CalledRow):
                 self.looked = row.step
                 self.called[row.number] += 1
-            elif isinstance(row, EndRow):
-                self.ends_early = True
         if paused_s is not None:
             self.held_s += self.last_s - paused_s
 
