@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 
-@pytest.fixture(scope="session")
+# A module, not a session: while playwright is open, an event loop runs in the test's thread, and asyncio.run refuses there.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """Chromium, driven by playwright; tests are skipped where it is missing, unless it was asked for."""
     needed = os.environ.get("TROUPELAB_REQUIRE_BROWSER") == "1" or bool(os.environ.get("CI"))
@@ -39,9 +40,9 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
-    """A JupyterLab server for all tests."""
+    """A JupyterLab server for the tests of a module."""
     from browser.jupyter import JupyterServer
 
     running = JupyterServer(tmp_path_factory.mktemp("jupyter"))
