@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import troupes
+from troupes import _imported, tinytroupe
 
+__all__ = ["_imported", "tinytroupe"]
+
+collect_ignore = ["minimal_tinytroupe"]
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -36,6 +41,11 @@ def real_personas() -> list[dict[str, Any]]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the browser's tests last: playwright keeps an event loop in the main thread, where others call asyncio.run."""
     items.sort(key=lambda item: "browser" in item.path.parts)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which TinyTroupe the bridge's tests used."""
+    terminalreporter.write_line(troupes.summary())
 
 
 @pytest.fixture

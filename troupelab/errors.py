@@ -22,6 +22,7 @@ TroupeLabError
 │   ├── StoreVersionError ... a newer TroupeLab wrote it, or none that this one can still read
 │   ├── StoreCorruptError ... what it holds is not what was written
 │   └── StoreFullError    ... the disk has no room
+├── BridgeError           another engine is not as its bridge knows it, or cannot do what was asked
 └── MissingPackageError   an optional package is needed; the message says how to install it (also an ImportError)
 ```
 
@@ -31,6 +32,7 @@ Each message is one sentence that names what was wrong and what was expected. An
 from __future__ import annotations
 
 __all__ = [
+    "BridgeError",
     "CheckpointError",
     "InputError",
     "LimitError",
@@ -140,6 +142,10 @@ class RunError(TroupeLabError):
 
 class CheckpointError(RunError):
     """A folder (or file) holds no run that can be gone on with, or that of another world, or lacks what it needs to go on."""
+
+
+class BridgeError(TroupeLabError):
+    """Another engine is not as its bridge knows it, or cannot do what was asked; the message says what to do."""
 
 
 class MissingPackageError(TroupeLabError, ImportError):

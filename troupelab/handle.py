@@ -22,6 +22,7 @@ from typing import Any, Literal, Self
 from troupelab._collector import collecting_less
 from troupelab.engine.clock import Clock
 from troupelab.engine.engine import Engine
+from troupelab.engine.nest import new_loop
 from troupelab.engine.standing import State
 from troupelab.errors import RunError, StoreError
 from troupelab.events import Failed
@@ -52,6 +53,7 @@ class Handle:
     steps: int
     folder: Path | None
     _engine: Engine
+    _nest: bool
     _clock: Clock
     _file: RunFile
     _cache: str | Path | ReplyCache | Literal[False] | None
@@ -147,13 +149,16 @@ class Handle:
 
     def _play(self, paused: bool, started: Future[None]) -> None:
         try:
-            with collecting_less():
-                asyncio.run(self._engine.play(started, paused=paused))
+            # A Runner, since asyncio.run may be nest_asyncio's by now, which leaves its loop open.
+            with collecting_less(), asyncio.Runner(loop_factory=new_loop if self._nest else None) as runner:
+                runner.run(self._engine.play(started, paused=paused, nest=self._nest))
             self._keep_memories()
         except BaseException as error:
             self.error = error
             _log.error("the run of %s failed: %s", self.name, type(error).__name__, exc_info=error)
             if not started.done():
+                if self.state == "ready":
+                    self._engine.standing.enter("failed", f"{type(error).__name__}: {error}")
                 started.set_exception(error)
             with contextlib.suppress(StoreError):  # the failure is told already; what had been committed is in the file
                 self._file.close()
@@ -171,9 +176,12 @@ class Handle:
             self._engine.stage.pool.shelf.flush()
             self._file.close()
         except StoreError as error:
-            message = f"memories were not kept: {error}"
-            self.recorder.emit(Failed(self.now_s(), self._engine.standing.step, -1, type(error).__name__, message, 0))
+            self._tell_not_kept(error)
             raise
+
+    def _tell_not_kept(self, error: StoreError) -> None:
+        message = f"memories were not kept: {error}"
+        self.recorder.emit(Failed(self.now_s(), self._engine.standing.step, -1, type(error).__name__, message, 0))
 
     def pause(self) -> None:
         """Let no act begin any more; those under way finish.

@@ -16,7 +16,9 @@ from troupelab import _platform
 from troupelab.determinism import Determinism, determinism
 from troupelab.engine.assembly import assemble
 from troupelab.engine.clock import Clock
+from troupelab.engine.engine import MakeActor
 from troupelab.engine.interventions import Intervention
+from troupelab.engine.nest import in_own_task, refuse_without_subshells
 from troupelab.engine.options import OnError, Options, OrderName
 from troupelab.engine.order import MAX_LEAD
 from troupelab.engine.past import Past, check_reaches, cut
@@ -92,7 +94,12 @@ class Run(Handle):
             one long reply, less from a provider's prefix cache, and replies that may colour each other.
         warm_up: whether what all prompts begin with is sent once before the first step, for a provider that caches prompts.
         share_identical: whether agents that ask the very same thing share one sampled reply.
+        nest: whether what runs on the engine's loop (an async model, a tool that it calls) may call `asyncio.run` itself, by nest_asyncio. It patches
+            the whole process until its end, and an alert says what; `troupelab.engine.nest` tells more. Plain functions need none of it.
         max_rows: how many events of each kind are kept for frames and panels.
+
+    Raises:
+        RunError: an argument is not among the allowed values, or `nest` is asked for in a kernel without subshells.
 
     >>> run = Run("product_launch", ScriptedModel(seed=7, latency_s=0.0), steps=2, seed=7)
     >>> run.start().wait(timeout=60).state
@@ -121,8 +128,10 @@ class Run(Handle):
         pack_acts: bool = False,
         warm_up: bool = False,
         share_identical: bool = False,
+        nest: bool = False,
         max_rows: int = 262_144,
         _past: Past | None = None,
+        _actor: MakeActor | None = None,
     ) -> None:
         super().__init__()
         self.world = World.load(world) if isinstance(world, str) else world
@@ -137,6 +146,9 @@ class Run(Handle):
         _among("consolidate", consolidate, ("extracted", "model", "off"))
         _among("order", order, ("lockstep", "free"))
         _among("on_error", on_error, ("retry", "skip", "pause", "raise"))
+        if nest:
+            refuse_without_subshells()
+        self._nest = nest
         self._clock = Clock()
         self.forked_at = -1 if _past is None else _past.header.forked_at
         """The step at which this run left another's past; -1 where it did not."""
@@ -150,7 +162,7 @@ class Run(Handle):
             _past.restore(self.limits)
         self._engine = assemble(
             self.world,
-            self.model,
+            in_own_task(self.model) if nest else self.model,
             self.limits,
             self._options,
             steps=self.steps,
@@ -161,6 +173,7 @@ class Run(Handle):
             past=_past,
             emit=self.recorder.emit,
             clock=self._clock,
+            make_actor=_actor,
         )
         self._engine.player.subject = self
         self._stage = self._engine.stage
@@ -178,6 +191,7 @@ class Run(Handle):
         interventions: Sequence[Intervention] = (),
         embedder: Embedder | Literal["best"] | None = "best",
         cache: str | Path | ReplyCache | Literal[False] | None = None,
+        nest: bool = False,
         max_rows: int = 262_144,
     ) -> Self:
         """Make a run that goes on where the one in a folder was broken off; what `Run.resume(folder)` does.
@@ -193,6 +207,7 @@ class Run(Handle):
             interventions: those of the run, in their order, since functions cannot be kept.
             embedder: as for a fresh run: the same as before, for memories to be the same.
             cache: as for a fresh run.
+            nest: as for a fresh run.
             max_rows: as for a fresh run.
 
         Raises:
@@ -210,7 +225,7 @@ class Run(Handle):
             check_past(past, Path(folder), world, interventions, steps)
             return cls._from_past(
                 past, model, folder=folder, steps=steps, interventions=interventions, embedder=embedder, cache=cache,
-                max_rows=max_rows,
+                nest=nest, max_rows=max_rows,
             )  # fmt: skip
         except BaseException:
             store.close()
@@ -287,7 +302,7 @@ class Run(Handle):
             cache = False if parent is None else fresh.path.parent / "replies.sqlite"
             fork = type(self)._from_past(
                 Past(fresh), model or self.model, steps=steps, folder=folder, interventions=given, embedder=self._embedder,
-                cache=cache if folder is None else None,
+                cache=cache if folder is None else None, nest=self._nest,
             )  # fmt: skip
             fork._cache_parent = parent
             if limits:

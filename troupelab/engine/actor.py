@@ -15,7 +15,7 @@ from troupelab.engine.ahead import Ahead
 from troupelab.engine.consolidator import Consolidator
 from troupelab.engine.parts import Parts
 from troupelab.engine.standing import Standing
-from troupelab.errors import ModelError, RunError
+from troupelab.errors import CheckpointError, ModelError, RunError
 from troupelab.events import ActDone, ActionTaken, Alerted, Failed
 from troupelab.ids import draw
 from troupelab.models.account import Account
@@ -23,7 +23,7 @@ from troupelab.models.model import ChatMessage, Request
 from troupelab.people.acts import EXPECTED, TURN, Action, Message, Turn, read_turn
 from troupelab.people.agent import Agent, as_text
 from troupelab.people.prompt import act_part, act_prompt, gist
-from troupelab.telemetry.journal import ActRow
+from troupelab.telemetry.journal import ActRow, StateRow
 
 __all__ = ["Actor"]
 
@@ -138,7 +138,7 @@ class Actor:
             else:
                 return turn, "", account.begun_s if math.isnan(begun_s) else begun_s
 
-    async def _again(self, agent: Agent, step: int, failure: ModelError, call: int) -> bool | None:
+    async def _again(self, agent: Agent, step: int, failure: Exception, call: int) -> bool | None:
         """Whether a failed act is asked for again; None where the run ends."""
         policy = self._parts.options.on_error
         if policy == "raise":
@@ -154,6 +154,32 @@ class Actor:
             self._parts.teller.tell(Failed(self._clock.now(), step, agent.index, kind, message, call))
             return True
         return False
+
+    async def open(self) -> None:
+        """Called once, on the loop, before anything else."""
+
+    async def between(self, step: int) -> None:
+        """What follows from the step before this one, when all have finished that; called again where the run was paused meanwhile."""
+
+    async def prepare(self, step: int) -> None:
+        """What comes before the acts of a step, after its interventions."""
+
+    async def close(self) -> None:
+        """Called once, on the loop, after everything else."""
+
+    async def restore(self, row: StateRow) -> None:
+        """Take over a state of an earlier life that follows from nothing else.
+
+        Raises:
+            CheckpointError: agents of this kind have none.
+        """
+        raise CheckpointError(
+            "this run's agents are TinyTroupe's persons: make their world again, and go on with "
+            "troupelab.bridges.tinytroupe.adopt(world, folder=…, resume=True)"
+        )
+
+    async def restored(self) -> None:
+        """Called once, when the past has been lived through."""
 
     async def relive(self, row: ActRow) -> None:
         """Let a turn of an earlier life take effect, all as it was then."""

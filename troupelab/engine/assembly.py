@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from troupelab.engine.clock import Clock
-from troupelab.engine.engine import Engine
+from troupelab.engine.engine import Engine, MakeActor
 from troupelab.engine.interventions import Intervention
 from troupelab.engine.options import Options
 from troupelab.engine.parts import Parts, Teller
@@ -41,6 +41,7 @@ def assemble(
     past: Past | None,
     emit: Emit,
     clock: Clock,
+    make_actor: MakeActor | None = None,
 ) -> Engine:
     """Make an engine that is ready to play.
 
@@ -57,6 +58,7 @@ def assemble(
         past: an earlier life to go on from.
         emit: records events.
         clock: the run's.
+        make_actor: makes what plays the acts; None for an `Actor`.
     """
     teller = Teller(emit)
     pool = Pool(
@@ -75,4 +77,4 @@ def assemble(
         share_identical=options.share_identical,
     )  # fmt: skip
     parts = Parts(stage, pipeline, limits, options, seed, clock, teller)
-    return Engine(parts, steps=steps, store=store, interventions=interventions, past=past)
+    return Engine(parts, steps=steps, store=store, interventions=interventions, past=past, make_actor=make_actor)

@@ -16,7 +16,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from troupelab.engine.actor import Actor
 from troupelab.engine.ahead import Ahead
@@ -25,6 +25,7 @@ from troupelab.engine.handover import Handover
 from troupelab.engine.interventions import Intervention
 from troupelab.engine.interviewer import Interviewer
 from troupelab.engine.keeper import Keeper
+from troupelab.engine.nest import PATCHED
 from troupelab.engine.order import Order, hears, nobody_waits_less
 from troupelab.engine.parts import Parts
 from troupelab.engine.past import Past
@@ -41,7 +42,10 @@ from troupelab.telemetry.journal import ToldRow
 if TYPE_CHECKING:
     from troupelab.store import Store
 
-__all__ = ["Engine", "State"]
+__all__ = ["Engine", "MakeActor", "State"]
+
+MakeActor: TypeAlias = Callable[[Parts, Consolidator, Ahead, Standing], Actor]
+"""Makes what plays a run's acts, of the arguments of `Actor`."""
 
 
 class Engine:
@@ -53,6 +57,7 @@ class Engine:
         store: opens the run's store.
         interventions: what is called between steps, in this order.
         past: an earlier life to go on from.
+        make_actor: makes what plays the acts; None for an `Actor`.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class Engine:
         store: Callable[[], Store],
         interventions: Sequence[Intervention] = (),
         past: Past | None = None,
+        make_actor: MakeActor | None = None,
     ) -> None:
         self.stage = parts.stage
         self.pipeline = parts.pipeline
@@ -82,7 +88,7 @@ class Engine:
         ahead = self._ahead = Ahead(self.stage.pool.embedder, self.standing.halt, self.standing.go)
         self.interviewer = Interviewer(parts, ahead)
         self._consolidator = Consolidator(parts, ahead, {} if past is None else past.notes)
-        self._actor = Actor(parts, self._consolidator, ahead, self.standing)
+        self._actor = (make_actor or Actor)(parts, self._consolidator, ahead, self.standing)
         heard = self.heard = hears(self.stage.world)
         lockstep = parts.options.order == "lockstep" or nobody_waits_less(heard)
         nobody: Sequence[Sequence[int]] = [()] * len(heard)
@@ -101,8 +107,8 @@ class Engine:
 
     # ------------------------------------------------------------------ the play, on the loop
 
-    async def play(self, started: Future[None], *, paused: bool = False) -> None:
-        """Play until the last step, or until stopped; `started` is settled as soon as the controls work.
+    async def play(self, started: Future[None], *, paused: bool = False, nest: bool = False) -> None:
+        """Play until the last step, or until stopped; `started` is settled as soon as the controls work; with `nest`, an alert says what that patched.
 
         Raises:
             RunError: something broke that is no failed call, or an act failed that was to end the run; its cause is attached.
@@ -122,6 +128,8 @@ class Engine:
             for change in self._limits.log[self._past.changes :] if self._past is not None else ():
                 self._accept(change)
             standing.enter("running", "" if self._past is None else "first it lives through its past again")
+            if nest:
+                standing.alert("nest", PATCHED)
             if paused:
                 standing.pause("")
             started.set_result(None)
@@ -140,6 +148,7 @@ class Engine:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(watching, *tasks, return_exceptions=True)
+            await self._actor.close()
             self._consolidator.close()
             await self.pipeline.drain()
             self.handover.close()
@@ -155,6 +164,7 @@ class Engine:
 
     async def _begin(self) -> None:
         """All that comes before the first act."""
+        await self._actor.open()
         if (load := getattr(self.stage.pool.embedder, "load", None)) is not None:
             await asyncio.to_thread(load)  # beside the loop, so that the controls answer meanwhile
         for step in {event.step for event in self.stage.world.events}:

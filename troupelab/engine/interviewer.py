@@ -26,9 +26,14 @@ class Interviewer:
     """
 
     def __init__(self, parts: Parts, ahead: Ahead) -> None:
-        self._parts = parts
-        self._ahead = ahead
+        self.parts = parts
+        self.ahead = ahead
         self._questions = 0
+
+    def next_question(self) -> int:
+        """The number of the next question, from 1."""
+        self._questions += 1
+        return self._questions
 
     async def ask(self, agent: Agent, question: str, *, remember: bool) -> str:
         """Ask an agent something, as it is between two acts; it goes before all acts, and also while the run is paused.
@@ -36,20 +41,19 @@ class Interviewer:
         Raises:
             ModelError: the model did not answer, or vectors could not be had.
         """
-        await self._ahead.ask([question, *(record.text for record in agent.memory.recent(_ALL))])
-        messages = question_prompt(agent, self._parts.stage, question)
+        await self.ahead.ask([question, *(record.text for record in agent.memory.recent(_ALL))])
+        messages = question_prompt(agent, self.parts.stage, question)
         step = agent.memory.step
-        self._questions += 1
-        call = self._questions
+        call = self.next_question()
 
         def request(attempt: int) -> Request:
-            seed = draw(self._parts.seed, "ask", agent.index, step, call, attempt)
+            seed = draw(self.parts.seed, "ask", agent.index, step, call, attempt)
             return Request("ask", agent.index, step, call, attempt, seed, messages, schema=ANSWER, gist=question)
 
-        answer = await self._parts.pipeline.complete(request, read_answer, EXPECTED_ANSWER, urgent=True)
+        answer = await self.parts.pipeline.complete(request, read_answer, EXPECTED_ANSWER, urgent=True)
         if remember:
-            await self._ahead.ask([question, answer])
+            await self.ahead.ask([question, answer])
             for aside in ((CONVERSATION, INTERVIEWER, question), (TALK, agent.name, answer)):
                 agent.remember_aside(*aside)
-                self._parts.teller.note(AsideRow(agent.index, *aside))
+                self.parts.teller.note(AsideRow(agent.index, *aside))
         return answer

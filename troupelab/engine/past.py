@@ -28,6 +28,7 @@ from troupelab.telemetry.journal import (
     LimitRow,
     NotesRow,
     Row,
+    StateRow,
     ToldRow,
     read_header,
     read_rows,
@@ -135,6 +136,8 @@ class Past:
             )
         if isinstance(row, AsideRow):
             return row.agent in agents
+        if isinstance(row, StateRow):
+            return row.agent == -1 or row.agent in agents
         if isinstance(row, ToldRow):
             return row.step >= 0 and row.sequence >= self.told[row.step] and all(each in agents for each in row.to)
         if isinstance(row, EventRow):
@@ -178,6 +181,8 @@ class Past:
                 emit(row.event)
             elif isinstance(row, ActRow):
                 await actor.relive(row)
+            elif isinstance(row, StateRow):
+                await actor.restore(row)
             elif isinstance(row, AsideRow):
                 stage.agents[row.agent].remember_aside(row.kind, row.source, row.text)
             elif isinstance(row, ToldRow):
@@ -186,6 +191,7 @@ class Past:
                 await asyncio.sleep(0)
                 if standing.stopping:
                     break
+        await actor.restored()
         parts.clock.start(self.last_s)  # what living through it again took is no time of the run
         if actor.strays:
             message = (

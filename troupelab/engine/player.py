@@ -105,6 +105,7 @@ class Player:
             self._check()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         self._check()
+        await self._actor.between(self.steps_done)
 
     def wake(self) -> None:
         """Look again whether the run is stopping."""
@@ -127,6 +128,7 @@ class Player:
     async def _prepare(self, step: int) -> None:
         """What is done before a step, when all have finished the one before."""
         pool, standing = self._parts.stage.pool, self._standing
+        await self._actor.between(step)
         if (problem := pool.problem) is not None:
             # Nothing is lost: what could not be written waits in RAM, and is written once there is room.
             message = f"{problem}; the run pauses"
@@ -142,6 +144,7 @@ class Player:
             await asyncio.sleep(delay_ms / 1000)
         if not standing.stopping:
             await self._intervene(step)
+            await self._actor.prepare(step)
         self.prepared = step
 
     def _open(self) -> list[Intervention]:

@@ -40,7 +40,7 @@ def reply_key(request: Request, *, model: str, seed: int, share_identical: bool)
     """Sixteen bytes that are the same for two requests only if one reply may serve both.
 
     Args:
-        request: its messages, temperature, max_tokens and schema count; whose it is and why does not.
+        request: its messages, temperature, max_tokens, schema and further parameters count; whose it is and why does not.
         model: the model's identity: its name, and whatever else makes its replies different.
         seed: the run's seed: runs with the same one share replies, others do not.
         share_identical: whether equal requests of different agents share one reply where it is drawn (temperature
@@ -61,6 +61,8 @@ def reply_key(request: Request, *, model: str, seed: int, share_identical: bool)
         _schema_part(request.schema) if request.schema is not None else b"",
         b"call %d" % request.seed if drawn else b"run %d" % seed,
     ]
+    if request.extra:
+        parts.append(json.dumps(request.extra, sort_keys=True, default=str).encode())
     for message in request.messages:
         parts += message.role.encode("utf-8", "surrogatepass"), message.content.encode("utf-8", "surrogatepass")
     # All lengths first, and how many there are: no two lists of parts look alike.

@@ -62,7 +62,10 @@ class ChatMessage(msgspec.Struct, frozen=True, gc=False):
 
 
 class Schema(msgspec.Struct, frozen=True, gc=False):
-    """The JSON that a reply should be: a name (letters and underscores) and a JSON Schema, in which every object is closed."""
+    """The JSON that a reply should be: a name (letters and underscores) and a JSON Schema, in which every object is closed.
+
+    An empty schema asks for a JSON object, whatever is in it.
+    """
 
     name: str
     schema: dict[str, Any]
@@ -80,7 +83,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
 
     `schema` is what the reply should be, for endpoints that can be held to one. `gist` is what a like request would say in other
     words, for the semantic cache; where it is empty, only the same request is alike. `part` is the same request as one of several
-    that go out together, or None where it goes alone.
+    that go out together, or None where it goes alone. `extra` are further parameters for an endpoint, as it knows them; they go
+    before this package's own.
     """
 
     purpose: str
@@ -95,6 +99,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     schema: Schema | None = None
     gist: str = ""
     part: Part | None = None
+    extra: dict[str, Any] = {}
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):

@@ -29,7 +29,7 @@ import orjson
 
 from troupelab.errors import ReplyError
 
-__all__ = ["parse_object"]
+__all__ = ["check_length", "parse_object"]
 
 _MAX_STARTS = 256
 _MAX_WORK = 500_000
@@ -78,9 +78,7 @@ def parse_object(text: str, expected: Collection[str], *, max_bytes: int, max_de
     >>> parse_object("{actions: ['wave',]}", ["actions"], max_bytes=1_000, max_depth=5)
     {'actions': ['wave']}
     """
-    # A character is one to four bytes: only what may be too long has to be counted.
-    if len(text) * 4 > max_bytes and len(text.encode("utf-8", "surrogatepass")) > max_bytes:
-        raise _refusal(f"the reply is longer than response_max_bytes ({max_bytes})", text, 0)
+    check_length(text, max_bytes)
     try:
         found = orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -94,6 +92,18 @@ def parse_object(text: str, expected: Collection[str], *, max_bytes: int, max_de
     is_json = isinstance(found, dict | list)
     lenient: dict[str, Any] = _lenient(_search(found if isinstance(found, str) else text, expected, max_depth, is_json))
     return lenient
+
+
+def check_length(text: str, max_bytes: int) -> str:
+    """A text as it is, where it is no longer than so many bytes.
+
+    Raises:
+        ReplyError: it is.
+    """
+    # A character is one to four bytes: only what may be too long has to be counted.
+    if len(text) * 4 > max_bytes and len(text.encode("utf-8", "surrogatepass")) > max_bytes:
+        raise _refusal(f"the reply is longer than response_max_bytes ({max_bytes})", text, 0)
+    return text
 
 
 # ---------------------------------------------------------------------- the scan

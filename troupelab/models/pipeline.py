@@ -24,7 +24,7 @@ from troupelab.models.coalesce import Flights
 from troupelab.models.limiter import Priority
 from troupelab.models.model import ChatMessage, Model, Reply, Request
 from troupelab.models.pack import Packer
-from troupelab.models.parse import parse_object
+from troupelab.models.parse import check_length, parse_object
 from troupelab.models.semantic import Hit, SemanticCache
 from troupelab.models.sender import Sender
 
@@ -90,7 +90,7 @@ class Pipeline:
         self,
         make_request: Callable[[int], Request],
         read: Callable[[dict[str, Any]], T],
-        expected: Collection[str],
+        expected: Collection[str] | None,
         *,
         account: Account | None = None,
         priority: Priority = (),
@@ -101,7 +101,7 @@ class Pipeline:
         Args:
             make_request: the request, by how often it was asked before: 0 at first.
             read: turns the reply's object into what is wanted; raises ReplyError where it does not fit.
-            expected: keys of which the reply's object must have one.
+            expected: keys of which the reply's object must have one; None for a reply that is any text, read as {"text": …}.
             account: counts what it takes, for a caller who wants to know.
             priority: who goes first among those who wait for a slot; the smallest.
             urgent: goes before them, and also while the run is paused.
@@ -224,8 +224,10 @@ class Pipeline:
         self._shadows.add(task)
         task.add_done_callback(self._shadows.discard)
 
-    def _parse(self, reply: Reply, expected: Collection[str]) -> dict[str, Any]:
+    def _parse(self, reply: Reply, expected: Collection[str] | None) -> dict[str, Any]:
         limits = self._limits.current
+        if expected is None:
+            return {"text": check_length(reply.text, limits.response_max_bytes)}
         return parse_object(
             reply.text, expected, max_bytes=limits.response_max_bytes, max_depth=limits.response_max_depth
         )

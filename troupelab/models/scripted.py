@@ -21,7 +21,7 @@ import orjson
 import xxhash
 
 from troupelab.ids import uniform
-from troupelab.models import phrases
+from troupelab.models import foreign, phrases
 from troupelab.models.character import character, loads, words_in
 from troupelab.models.model import (
     CONDENSE,
@@ -128,8 +128,11 @@ class ScriptedModel:
                 (key, part, xxhash.xxh3_64_intdigest(part.encode("utf-8", "surrogatepass"))) for key, part in items
             ]
             text = orjson.dumps({key: loads(self._answer(part, seed)) for key, part, seed in drawn}).decode()
-        else:
+        elif any(title in prompt for title in (NOW, CONDENSE, QUESTION)):
             text = self._answer(prompt, request.seed)
+        else:
+            found = self._answer_foreign(request)
+            text = self._answer(prompt, request.seed) if found is None else found
         await asyncio.sleep(self.draw_latency_s(request.seed) if self.latency_s else 0.0)
         return Reply(text, len(prompt) // _CHARACTERS_A_TOKEN, len(text) // _CHARACTERS_A_TOKEN, 0.0, self.name)
 
@@ -139,6 +142,13 @@ class ScriptedModel:
         if QUESTION in prompt:
             return _Turn(self.seed, request_seed, 0.0, prompt).answer()
         return _Turn(self.seed, request_seed, self.repeat_rate, prompt).write()
+
+    def _answer_foreign(self, request: Request) -> str | None:
+        """The answer to a prompt that is not laid out like ours, where its form can be told."""
+        seed = self.seed ^ request.seed
+        return foreign.answer(
+            request.messages, request.schema, seed, lambda prompt: loads(self._answer(prompt, request.seed))
+        )
 
 
 def _condensed(old: str) -> str:

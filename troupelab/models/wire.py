@@ -105,7 +105,7 @@ def request_body(request: Request, model: str, dialect: Dialect, *, stream: bool
         body["temperature"] = request.temperature
     if dialect.seed:
         body["seed"] = request.seed % 2**31
-    if request.schema is not None and dialect.structured == "json_schema":
+    if request.schema is not None and request.schema.schema and dialect.structured == "json_schema":
         schema = {"name": request.schema.name, "schema": request.schema.schema, "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     elif request.schema is not None and dialect.structured:
@@ -114,6 +114,7 @@ def request_body(request: Request, model: str, dialect: Dialect, *, stream: bool
         body["stream"] = True
         if dialect.usage_in_stream:
             body["stream_options"] = {"include_usage": True}
+    body.update(request.extra)
     try:
         return orjson.dumps(body)
     except TypeError:

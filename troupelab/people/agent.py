@@ -48,6 +48,12 @@ class Agent:
         )
         return heard
 
+    def take(self, step: int) -> list[Message]:
+        """The messages of a step, as `hear` gives them, which are then no longer in the inbox."""
+        heard = self.hear(step)
+        self._inbox.pop(step, None)
+        return heard
+
     def remember_aside(self, kind: str, source: str, text: str) -> None:
         """Have something remembered with the next act that was no part of the scene, such as an interview."""
         self.asides.append((kind, source, text))

@@ -36,6 +36,7 @@ __all__ = [
     "LimitRow",
     "NotesRow",
     "Row",
+    "StateRow",
     "ToldRow",
     "read_header",
     "read_rows",
@@ -118,6 +119,20 @@ class CalledRow(Row, frozen=True, gc=False, array_like=True, tag="called"):
     number: int
 
 
+class StateRow(Row, frozen=True, gc=False, array_like=True, tag="state"):
+    """What an agent of another engine remembered and learned by the end of a step, and what of its state is new, as JSON by its names.
+
+    Agent -1 is the world itself; `episode` is how many of the newest values are of the episode that goes on.
+    """
+
+    agent: int
+    step: int
+    values: list[str]
+    notes: list[str]
+    episode: int
+    state: dict[str, str]
+
+
 class EventRow(Row, frozen=True, gc=False, array_like=True, tag="event"):
     """An event that follows from nothing else."""
 
@@ -157,7 +172,7 @@ class Header(msgspec.Struct, frozen=True):
 
 _encode = msgspec.msgpack.Encoder().encode
 _read_rows = msgspec.msgpack.Decoder(
-    list[ActRow | AsideRow | ToldRow | LimitRow | NotesRow | CalledRow | EventRow | EndRow]
+    list[ActRow | AsideRow | ToldRow | LimitRow | NotesRow | CalledRow | StateRow | EventRow | EndRow]
 ).decode
 _read_header = msgspec.msgpack.Decoder(Header).decode
 _read_format = msgspec.msgpack.Decoder(int).decode
