@@ -236,7 +236,7 @@ def test_memories_are_consolidated(by_name):
         messages = call_messages(task, memories=MEMORIES, timestamp="2030-01-02")
     else:
         messages = call_messages(task, MEMORIES, "2030-01-02", "context", "Marta")
-    for schema in (ANY_OBJECT, None):
+    for schema in (ANY_OBJECT, Schema("object", {}), None):
         notes = answer(messages, schema)["consolidation"]
         assert {each["type"] for each in notes} == {"consolidated"}
         assert {each["simulation_timestamp"] for each in notes} == {"2030-01-02"}
@@ -288,7 +288,7 @@ def test_typed_values_have_their_type(typed, fits):
         ChatMessage("user", "Is it so that Osman paid 14 euros for the ferry?"),
         ChatMessage("system", KEYS + typed),
     ]
-    for schema in (SCALAR, ANY_OBJECT, None):
+    for schema in (SCALAR, ANY_OBJECT, Schema("object", {}), None):
         for seed in range(8):
             found = answer(messages, schema, seed)
             assert list(found) == ["justification", "value", "confidence"]
@@ -309,6 +309,42 @@ def test_extractions_have_the_fields_that_are_asked_for():
     system = "Write {<KEY_1>: <EXTRACTION HERE>}.\n - <KEY_1> **must** be the following: price, opinion\n"
     found = answer([ChatMessage("system", system), ChatMessage("user", "Osman paid 14 euros for the ferry.")])
     assert found == dict.fromkeys(("price", "opinion"), "Osman paid 14 euros for the ferry.")
+
+
+def test_extractions_quote_what_was_said_aloud():
+    """Of a history that tells who acted how, only what was said fills the fields."""
+    user = (
+        "## History\nevent #0:\n[bold]Osman[/] --> Marta: [CONVERSATION] \n     > The engine costs 90,000 euros.[/]\n"
+        "event #1:\n[green]Marta[/] acts: [TALK] \n     > I would give 50 euros, and not\n     > one more.[/]\n"
+        "event #2:\n[grey]Marta[/] acts: [DONE] \n[/]\nThe last event was number 2.\n"
+    )
+    found = answer([ChatMessage("system", "{<KEY_1>: <EXTRACTION HERE>}"), ChatMessage("user", user)])
+    assert found == {"value": "I would give 50 euros, and not one more."}
+
+
+def test_functions_answer_with_what_they_are_given():
+    """A text that combines others has their sentences; a function without a form gets no JSON."""
+    assert (
+        ask(call_messages("Combine.", "A lamp is nice.", "A lamp costs 79 euros."))
+        == "A lamp costs 79 euros. A lamp is nice."
+    )
+    found = answer(call_messages("Combine.", "A lamp is nice.", typed=KEYS), SCALAR)
+    assert found["value"] == "A lamp is nice."
+
+
+def test_elements_are_sorted():
+    """Into as many groups as are allowed, each element in one; and each to its nearest category."""
+    listed = ["a red lamp", "Tom &amp; his lamp", "a table", "a chair"]
+    text = "".join(f"  - {each}\n" for each in listed)
+    user = ChatMessage("user", f"Find UP TO 2 groups.\n\nINPUT ELEMENTS:\n{text}")
+    groups = answer([user, ChatMessage("system", "The response **MUST** be a JSON object.")], ANY_OBJECT)
+    assert len(groups) == 2
+    assert sorted(each for group in groups.values() for each in group) == sorted(map(html.unescape, listed))
+    assert "Tom & his lamp" in groups["a red lamp"]
+    user = ChatMessage(
+        "user", f"The standard categories are:\n- lamp\n- table\n\nNow map the following input elements:\n{text}"
+    )
+    assert answer([user])[:3] == ["lamp", "lamp", "table"]
 
 
 # ---------------------------------------------------------------------- people
@@ -355,6 +391,12 @@ def test_a_plan_adds_up(count, seed):
     assert all(1 <= each["quantity"] <= 5 and each["sampled_values"].keys() == names for each in plan)
 
 
+def test_people_of_no_description_differ_all_the_same():
+    """Without a description of the population there are the dimensions that people always have."""
+    space = answer(call_messages("Space", sampling_space_description=None), ANY_OBJECT)
+    assert {"age", "gender", "profession"} <= {each["name"] for each in space["dimensions"]}
+
+
 def test_a_person_has_every_field_and_what_was_asked_for():
     """A sample's name, age, work and country are kept; ranges and lists become one value."""
     sample = {
@@ -382,7 +424,7 @@ def test_a_person_in_plain_words_keeps_them():
         "## Agent Particularities\n- Primary characteristics: A stubborn fisher of 61 years.\n"
         "    * Full name: Tove Larkwater\n## Generation Rules\n"
     )
-    found = answer([ChatMessage("user", user)], ANY_OBJECT)
+    found = answer([ChatMessage("user", user)], Schema("object", {}))
     assert (found["name"], found["age"]) == ("Tove Larkwater", 61)
     assert "A stubborn fisher of 61 years." in found["other_facts"]
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,16 @@ def test_seam(seam: Seam, made: dict[str, Any]) -> None:
     owner, _, name = seam.name.rpartition(".")
     if owner in made:
         assert hasattr(made[owner], name), f"an object of {owner} has no {name} ({seam.purpose})"
+
+
+def test_no_seam_is_passed_over(tinytroupe: TinyTroupe) -> None:
+    """Every seam would be missed if it were gone, and every signature if it had changed."""
+    for seam in SEAMS:
+        module = sys.modules[seam.module]
+        assert seams._fault(module, replace(seam, name=f"{seam.name}_gone")) == "has no", seam
+        if seam.parameters is not None:
+            longer = replace(seam, parameters=(*seam.parameters, "more"))
+            assert seams._fault(module, longer).startswith("takes ("), seam
 
 
 def test_found(tinytroupe: TinyTroupe) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from troupelab.dashboard.report import report
     from troupelab.engine.interventions import Intervention
     from troupelab.errors import (
+        BridgeError,
         CheckpointError,
         InputError,
         LimitError,
@@ -73,7 +74,7 @@ _HOMES = {
     "troupelab.dashboard": ("Dashboard", "Lab", "report"),
     "troupelab.engine.interventions": ("Intervention",),
     "troupelab.errors": (
-        "CheckpointError", "InputError", "LimitError", "MissingPackageError", "ModelBusyError", "ModelConnectionError", "ModelError",
+        "BridgeError", "CheckpointError", "InputError", "LimitError", "MissingPackageError", "ModelBusyError", "ModelConnectionError", "ModelError",
         "ModelRequestError", "ModelServerError", "ModelSetupError", "ModelTimeoutError", "ModelUnavailableError", "PersonaError",
         "ReplyError", "RunError", "StoreCorruptError", "StoreError", "StoreFullError", "StoreLockedError", "StoreVersionError",
         "TroupeLabError", "WorldError",
@@ -99,6 +100,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "BridgeError",
     "ChatMessage",
     "ChatModel",
     "CheckpointError",
@@ -149,6 +151,8 @@ __all__ = [
     "World",
     "WorldError",
     "__version__",
+    "bridges",
+    "load_ipython_extension",
     "report",
     "runs",
     "side_by_side",
@@ -156,10 +160,17 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "bridges":
+        return import_module("troupelab.bridges")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'troupelab' has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_HOME_OF[name]), name)
     return value
+
+
+def load_ipython_extension(ipython: Any) -> None:
+    """`%load_ext troupelab` in a notebook: from then on there are `%%troupe` and `%troupe`, see `troupelab.bridges.tinytroupe.magic`."""
+    import_module("troupelab.bridges.tinytroupe.magic").register(ipython)
 
 
 def __dir__() -> list[str]:

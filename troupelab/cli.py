@@ -46,6 +46,7 @@ _BENCHMARKS = (
     "faults",
     "order",
     "kill",
+    "tinytroupe",
 )
 _TABLE = (
     "state", "order", "agents", "steps", "acts", "acts_lost", "calls", "requests", "cached", "tokens_in", "tokens_out", "cost_usd", "records", "merged", "archived", "consolidations", "notes", "errors", "latency_p50_s",

@@ -48,6 +48,7 @@ def examine() -> Iterator[Finding]:
     lab_remedy = 'pip install "troupelab[lab]"'
     yield _package("jupyterlab", lab_remedy, needed=False)
     yield _subshells(lab_remedy)
+    yield _package("greenlet", 'pip install "troupelab[tinytroupe]", for TinyTroupe on this engine', needed=False)
     yield tinytroupe_finding()
     browser = next((path for name in _BROWSERS if (path := shutil.which(name))), None)
     missing = "not found: only the browser tests need it"

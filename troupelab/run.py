@@ -18,7 +18,7 @@ from troupelab.engine.assembly import assemble
 from troupelab.engine.clock import Clock
 from troupelab.engine.engine import MakeActor
 from troupelab.engine.interventions import Intervention
-from troupelab.engine.nest import in_own_task, refuse_without_subshells
+from troupelab.engine.nest import in_own_task, new_loop, refuse_without_subshells
 from troupelab.engine.options import OnError, Options, OrderName
 from troupelab.engine.order import MAX_LEAD
 from troupelab.engine.past import Past, check_reaches, cut
@@ -176,6 +176,7 @@ class Run(Handle):
             make_actor=_actor,
         )
         self._engine.player.subject = self
+        self._engine.handover.new_loop = new_loop if nest else None
         self._stage = self._engine.stage
 
     # ------------------------------------------------------------------ going on from a folder

@@ -244,7 +244,9 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
     def _tick(self) -> float:
         """Bring everything up to date once; returns after how many seconds it is due again."""
         run, panels, readings = self._run, self._panels, self._readings
-        if panels is None or readings is None or panels.run is not run:
+        # TinyTroupe's persons may join while it is watched: the panels begin anew with them.
+        is_other = panels is None or panels.run is not run or len(panels.memory.agents) != len(run.agent_names)
+        if panels is None or readings is None or is_other:
             panels, readings = self._begin(run)
         while not self._wishes.empty():
             self._wishes.get()(panels)

@@ -25,6 +25,8 @@ class Handover:
     """
 
     def __init__(self) -> None:
+        self.new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None
+        """Makes the loop for work that has none; None for one as asyncio makes them."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def open(self) -> None:
@@ -83,8 +85,12 @@ class Handover:
             finally:
                 await end()
 
+        def run() -> T:
+            with asyncio.Runner(loop_factory=self.new_loop) as runner:
+                return runner.run(alone())
+
         outcome: Future[T] = Future()
-        threading.Thread(target=_settle, args=(outcome, lambda: asyncio.run(alone())), daemon=True).start()
+        threading.Thread(target=_settle, args=(outcome, run), daemon=True).start()
         return outcome
 
 

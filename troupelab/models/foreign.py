@@ -1,10 +1,12 @@
 """How the scripted model answers prompts that are not laid out like ours: TinyTroupe's, and whatever comes with a JSON Schema.
 
 TinyTroupe's prompts are recognised by structure. A turn: by a schema with `cognitive_state` and actions (or, without a schema, by a
-system message that has `cognitive_state` and a fenced persona); it is laid out anew as one of ours and played as such. A call of one
+system message that has `cognitive_state` and a fenced persona); it is laid out anew as one of ours and played as such. An interview: by
+a schema of an `answer` alone and the words before the question. A call of one
 of its functions that a model executes: by its two headings for unnamed and named parameters. The sketch of a person: by its heading
 for the detailed specification. A new person: by the heading for the agent's particularities. Typed values: by the name of their schema
-or by their three keys. Every answer depends on the request's text and the seed alone.
+or by their three keys. Extractions and lists to be sorted: by the words that introduce them. Every answer depends on the request's
+text and the seed alone.
 
 Pure but for a bounded cache; any thread may call it.
 """
@@ -12,6 +14,7 @@ Pure but for a bounded cache; any thread may call it.
 from __future__ import annotations
 
 import html
+import json
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -23,14 +26,14 @@ from troupelab.models import foreign_people
 from troupelab.models.character import character, loads, words_in
 from troupelab.models.fill import fill
 from troupelab.models.foreign_persona import from_repr
-from troupelab.models.foreign_turn import STATE, line, properties_of, stimuli, turn
+from troupelab.models.foreign_said import grouped, matched, sentences
+from troupelab.models.foreign_turn import ASKED, STATE, line, properties_of, question_prompt, stimuli, turn
 from troupelab.models.model import CONDENSE, ChatMessage, Schema
-from troupelab.text.words import analyse
 
 __all__ = ["ANY_OBJECT", "answer", "recognises"]
 
 ANY_OBJECT = Schema("json_object", {"type": "object"})
-"""Asks for a JSON object of any form."""
+"""Asks for a JSON object of any form, as does whatever has this schema or an empty one."""
 
 _TURN_NAMES = "CognitiveAction"
 _SCALAR_NAMES = "LLMScalarWithJustification"
@@ -45,8 +48,8 @@ _BETWEEN = re.compile(r"between (-?\d{1,6}) and (-?\d{1,6})")
 _OPTION = re.compile(r"'([^'\n]{1,200})'")
 _EXTRACTION = "<EXTRACTION HERE>"
 _FIELDS = re.compile(r"\*\*must\*\* be the following: ([^\n]{1,500})")
+_JSON = "MUST** be a JSON object"
 _ONE_OF = "exactly one of the following strings:"
-_MOST_SAID = 8
 _MOST_NOTES = 12
 _MOST_MEMORIES = 200
 _MAX_MEMORY = 1_000
@@ -90,7 +93,14 @@ def answer(messages: Sequence[ChatMessage], schema: Schema | None, seed: int, pl
     if write is None:
         return None
     found = write()
-    return found if isinstance(found, str) else orjson.dumps(found).decode()
+    return found if isinstance(found, str) else _dumps(found)
+
+
+def _dumps(value: Any) -> str:
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # a number or a name that a schema holds and that orjson does not write
+        return json.dumps(value)
 
 
 def recognises(messages: Sequence[ChatMessage], schema: Schema | None) -> bool:
@@ -106,12 +116,15 @@ def _writer(ask: _Ask) -> Callable[[], Any] | None:
     if _asks_for_turn(ask, properties):
         return lambda: turn(ask.messages, ask.schema, ask.play)
     last = next((each.content for each in reversed(ask.messages) if each.role == "user"), "")
+    if list(properties) == ["answer"] and ASKED in last:
+        asked = last.rpartition(ASKED)[2]
+        return lambda: ask.play(question_prompt(ask.messages, asked))
     if (called := _parameters(ask)) is not None:
         return lambda: _computed(ask, called)
     if _is_scalar(ask):
         return lambda: _scalar(ask, None)
     if held is not None and not _is_open(held):
-        return lambda: fill(held.schema, _said(ask.messages), ask.draw)
+        return lambda: fill(held.schema, _said(ask), ask.draw)
     if _SPECIFICATION in last and _SKETCH in last:
         return lambda: _sketch(ask, last)
     if _PARTICULARITIES in last and _RULES in last:
@@ -119,14 +132,21 @@ def _writer(ask: _Ask) -> Callable[[], Any] | None:
         return lambda: foreign_people.person(html.unescape(part), ask.draw)
     if '"consolidation"' in last:
         return lambda: _consolidated(ask, [], None)
+    if (lists := grouped(last) or matched(last)) is not None:
+        return lambda: lists
     keys = _named_keys(ask)
     if "actions" in keys or "action" in keys:
         return None  # somebody's own layout of a turn
+    if not keys and _JSON in _tail(ask):
+        keys = ["value"]
     return (lambda: _keyed(ask, keys)) if keys else None
 
 
 def _is_open(schema: Schema | None) -> bool:
-    return schema is None or schema == ANY_OBJECT
+    """Whether any JSON object will do."""
+    if schema is None:
+        return True
+    return schema.schema in ({}, ANY_OBJECT.schema) and not schema.name.startswith((_TURN_NAMES, _SCALAR_NAMES))
 
 
 # ---------------------------------------------------------------------- turns
@@ -174,8 +194,8 @@ def _computed(ask: _Ask, called: _Called) -> Any:
     if made is not None:
         return made
     if ask.schema is not None and not _is_open(ask.schema):
-        return fill(ask.schema.schema, _said(ask.messages), ask.draw)
-    return {"value": _first_said(ask)} if _wants_json(ask) else _first_said(ask)
+        return fill(ask.schema.schema, _said(ask), ask.draw)
+    return {"value": _first_said(ask)} if _wants_json(ask) else " ".join(_said(ask))
 
 
 def _consolidated(ask: _Ask, memories: list[Any], when: object) -> dict[str, Any]:
@@ -227,7 +247,7 @@ def _tail(ask: _Ask) -> str:
 
 
 def _wants_json(ask: _Ask) -> bool:
-    return ask.schema is not None or "MUST** be a JSON object" in _tail(ask)
+    return ask.schema is not None or _JSON in _tail(ask)
 
 
 def _is_scalar(ask: _Ask) -> bool:
@@ -261,7 +281,7 @@ def _scalar(ask: _Ask, made: Any, called: _Called | None = None) -> dict[str, An
 def _value(ask: _Ask, called: _Called | None) -> Any:
     inner = properties_of(ask.schema).get("value")
     if ask.schema is not None and isinstance(inner, dict) and "anyOf" not in inner:
-        return fill(inner, _said(ask.messages), ask.draw, ask.schema.schema)
+        return fill(inner, _said(ask), ask.draw, ask.schema.schema)
     tail = _tail(ask)
     if "'True' or 'False'" in tail:
         return ask.draw("value") % 4 < 3
@@ -275,9 +295,9 @@ def _value(ask: _Ask, called: _Called | None) -> Any:
         options = _OPTION.findall(tail.partition(_ONE_OF)[2])
         return options[ask.draw("value") % len(options)] if options else ""
     if "list of dictionaries" in tail:
-        return [{"value": said} for said in _said(ask.messages)]
+        return [{"value": said} for said in _said(ask)]
     if "JSON **list**" in tail:
-        return _said(ask.messages)
+        return _said(ask)
     if "JSON structure" in tail:
         return {"value": _first_said(ask)}
     return _first_said(ask)
@@ -302,7 +322,7 @@ def _named_keys(ask: _Ask) -> list[str]:
 
 
 def _keyed(ask: _Ask, keys: list[str]) -> dict[str, str]:
-    said = _said(ask.messages)
+    said = _said(ask)
     return {key: said[ask.draw(f"fill {key}") % len(said)] for key in keys}
 
 
@@ -314,16 +334,11 @@ def _clean(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
-def _said(messages: Sequence[ChatMessage]) -> list[str]:
-    """The sentences of the last message that is not an instruction, those with most numbers and names in them first."""
-    last = next((each.content for each in reversed(messages) if each.role == "user"), "")
-    sentences = {
-        each.text: each for each in analyse(last[-_TAIL:]) if 8 <= len(each.text) <= 200 and "{" not in each.text
-    }
-    best = sorted(sentences.values(), key=lambda each: (-len(each.facts), each.text))
-    return [each.text for each in best[:_MOST_SAID]] or ["There is not much to say about it."]
+def _said(ask: _Ask) -> list[str]:
+    called = _parameters(ask)
+    return sentences(ask.messages, (called[0], called[1]) if called else ())
 
 
 def _first_said(ask: _Ask) -> str:
-    said = _said(ask.messages)
+    said = _said(ask)
     return said[ask.draw("said") % len(said)]

@@ -32,7 +32,12 @@ _WORK = (
     "Baker|Bus driver|Primary school teacher|Electrician|Nurse|Bookkeeper|Carpenter|Shop assistant|Gardener|Postal worker|"
     "Cook|Librarian|Warehouse worker|Plumber|Dental assistant|Tax clerk"
 ).split("|")
-_HOMES = ("Norway|Portugal|Canada|Ghana|Poland|Brazil|Japan|Ireland|Morocco|Germany|Chile|Vietnam").split("|")
+_PEOPLES = {
+    "Norway": "Norwegian", "Portugal": "Portuguese", "Canada": "Canadian", "Ghana": "Ghanaian", "Poland": "Polish",
+    "Brazil": "Brazilian", "Japan": "Japanese", "Ireland": "Irish", "Morocco": "Moroccan", "Germany": "German",
+    "Chile": "Chilean", "Vietnam": "Vietnamese",
+}  # fmt: skip
+_HOMES = tuple(_PEOPLES)
 _SCHOOLING = (
     "Left school at sixteen and learnt the rest at work.|A vocational school and three years of apprenticeship.|"
     "A degree from a small university, finished late and with pride.|Evening classes over many years."
@@ -63,7 +68,7 @@ _BELIEFS = (
     "Machines should serve people and not the other way round.|Luck has more to do with it than the lucky admit."
 ).split("|")
 _GOALS = (
-    "To own the home I live in|To learn a second trade|To see the children settled|To retire without debts|"
+    "To own a house with a garden|To learn a second trade|To see the children settled|To retire without debts|"
     "To open a small business|To travel by train across a continent"
 ).split("|")
 _STYLES = (
@@ -112,8 +117,9 @@ def computed(named: dict[str, Any], draw: Draw) -> Any:
     """
     if "sampling_dimensions" in named:
         return _plan(named, draw)
-    if isinstance(space := named.get("sampling_space_description"), str):
-        return _dimensions(space)
+    if "sampling_space_description" in named:
+        space = named["sampling_space_description"]
+        return _dimensions(space if isinstance(space, str) else "")
     taken = named.get("already_generated_names")
     if not isinstance(taken, list):
         return None
@@ -264,19 +270,21 @@ def person(particularities: str, draw: Draw) -> dict[str, Any]:
     age = _age(known, told, draw)
     work = (held("profession", "occupation", "job") or some("work", _WORK, 1))[0] if age > _PUPILS else "School pupil"
     home = (held("country", "residence", "nationality", "location") or some("home", _HOMES, 1))[0]
+    article = "an" if work[:1].lower() in "aeiou" else "a"
+    job = f"{article} {work[:1].lower()}{work[1:]}"
     others = [f"{key.replace('_', ' ').capitalize()}: {value}" for key, value in known.items() if key != "name"]
     return {
         "name": name,
         "age": age,
         "gender": (held("gender") or ["Female" if name.split(" ")[0] in _WOMEN else "Male"])[0].capitalize(),
-        "nationality": (held("nationality") or [home])[0],
+        "nationality": (held("nationality") or [_PEOPLES.get(home, home)])[0],
         "residence": home,
         "education": (held("education") or some("schooling", _SCHOOLING, 1))[0],
         "long_term_goals": some("goals", _GOALS, 2),
         "occupation": {
             "title": work,
-            "organization": "a small business in town",
-            "description": f"Works as {'an' if work[:1].lower() in 'aeiou' else 'a'} {work[:1].lower()}{work[1:]}, for some years now.",
+            "organization": "a small business in town" if age > _PUPILS else "the school round the corner",
+            "description": f"Is {job}, and has been for some years now.",
         },
         "style": some("style", _STYLES, 1)[0],
         "personality": {
@@ -288,9 +296,7 @@ def person(particularities: str, draw: Draw) -> dict[str, Any]:
             "likes": [*held("preference", "taste"), *some("likes", _LIKES, 3)],
             "dislikes": some("dislikes", _DISLIKES, 3),
         },
-        "skills": [
-            f"Knows the work of {'an' if work[:1].lower() in 'aeiou' else 'a'} {work[:1].lower()}{work[1:]} inside out."
-        ],
+        "skills": [f"Knows inside out what {job} has to know."],
         "beliefs": [*held("belief", "attitude"), *some("beliefs", _BELIEFS, 4)],
         "behaviors": {
             "general": some("habits", _TRAITS, 2),

@@ -15,9 +15,12 @@ import orjson
 
 from troupelab.models.character import character, loads
 from troupelab.models.foreign_persona import persona_json
-from troupelab.models.model import NOTES, NOW, PEOPLE, PERSONA, RECENTLY, ChatMessage, Schema
+from troupelab.models.model import NOTES, NOW, PEOPLE, PERSONA, QUESTION, RECENTLY, ChatMessage, Schema
 
-__all__ = ["STATE", "line", "properties_of", "stimuli", "turn", "turn_prompt"]
+__all__ = ["ASKED", "STATE", "line", "properties_of", "question_prompt", "stimuli", "turn", "turn_prompt"]
+
+ASKED = "The question: "
+"""What stands before an interviewer's question."""
 
 STATE = "cognitive_state"
 """Where a turn has the persona's state of mind."""
@@ -102,6 +105,28 @@ def turn_prompt(messages: Sequence[ChatMessage]) -> str:
     learnt = _learnt(system, name)
     reach = f"You can talk to: {', '.join(people)}." if people else "Nobody else is here."
     return f"{PERSONA}{persona}{PEOPLE}{reach}\n{NOTES}{learnt}\n{RECENTLY}{lines}\n{NOW}{heard}"
+
+
+def question_prompt(messages: Sequence[ChatMessage], question: str) -> str:
+    """A prompt for an interview, laid out as ours: the persona, what one remembers, and the question.
+
+    Args:
+        messages: a prompt that has the persona as JSON in its first message.
+        question: what is asked.
+    """
+    known = turn_prompt(messages[:1])
+    who, _, new = known.partition(NOW)
+    heard = "\n".join(f"step 0, {source}: {text}" for _, source, text in _new(new) if source)
+    return f"{who}{heard}{QUESTION}{ASKED}{line(question)}"
+
+
+def _new(lines: str) -> list[tuple[str, str, str]]:
+    return [
+        each
+        for text in lines.splitlines()
+        if isinstance(found := loads(text), dict)
+        for each in stimuli({"stimuli": [found]})
+    ]
 
 
 def _plain(content: str) -> str:

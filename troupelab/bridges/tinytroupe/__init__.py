@@ -1,30 +1,29 @@
 """TinyTroupe on this engine: `accelerate` runs one's own TinyTroupe code, `adopt` makes a Run of a TinyTroupe world.
 
-TinyTroupe itself is imported when one of these is first used.
+TinyTroupe itself is imported when one of these is called for the first time.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from troupelab.bridges.tinytroupe.accelerate import Acceleration, accelerate
+from troupelab.bridges.tinytroupe.adopt import AdoptedRun, adopt
+from troupelab.bridges.tinytroupe.convert import from_transcript, memories, remember, to_person, to_persona, transcript
+from troupelab.bridges.tinytroupe.seams import TinyTroupe, find
+from troupelab.bridges.tinytroupe.values import to_records, to_values
 
-if TYPE_CHECKING:
-    from troupelab.bridges.tinytroupe.accelerate import Acceleration, accelerate
-
-_HOMES = {
-    "accelerate": "accelerate",
-    "Acceleration": "accelerate",
-}
-
-__all__ = ["Acceleration", "accelerate"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__all__ = [
+    "Acceleration",
+    "AdoptedRun",
+    "TinyTroupe",
+    "accelerate",
+    "adopt",
+    "find",
+    "from_transcript",
+    "memories",
+    "remember",
+    "to_person",
+    "to_persona",
+    "to_records",
+    "to_values",
+    "transcript",
+]

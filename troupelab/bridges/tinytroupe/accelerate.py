@@ -12,8 +12,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
+from troupelab.bridges.tinytroupe.client import CACHE_SUFFIX
 from troupelab.bridges.tinytroupe.hub import Hub
 from troupelab.bridges.tinytroupe.model import model_of
 from troupelab.bridges.tinytroupe.patches import installed
@@ -22,7 +23,7 @@ from troupelab.bridges.tinytroupe.troupe import ROSTER, Troupe
 from troupelab.engine.clock import Clock
 from troupelab.engine.standing import Standing, State
 from troupelab.engine.watch import watch_process
-from troupelab.errors import BridgeError
+from troupelab.errors import BridgeError, RunError
 from troupelab.events import LimitChanged
 from troupelab.folder import new_store
 from troupelab.limits import FIELDS, Limits, Number
@@ -56,6 +57,11 @@ def bridge_limits(config: object, given: dict[str, Number]) -> Limits:
     return Limits().replace(**{**usual, **given})
 
 
+def _usual_cache(config: Any) -> str | None:
+    """Where replies are kept when TinyTroupe's own cache is on: beside that one's file."""
+    return f"{config.get('cache_file_name')}{CACHE_SUFFIX}" if config.get("cache_api_calls") else None
+
+
 class Acceleration:
     """TinyTroupe on this engine, for as long as it is open; `accelerate` makes one.
 
@@ -77,7 +83,7 @@ class Acceleration:
         self.limits = LiveLimits(bridge_limits(self._tt.config, limits))
         self.recorder = Recorder()
         self.forked_at = -1
-        self._cache = cache
+        self._cache = _usual_cache(self._tt.config) if cache is None else cache
         self._clock = Clock()
         self._embedder = default_embedder() if embedder == "best" else embedder
         self._hub = Hub()
@@ -134,6 +140,8 @@ class Acceleration:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if error is not None and self._hub.is_open:
+            self._hub.do(self._hub.cancel)  # whoever leaves by an error does not wait for notes that are being written
         self._open.__exit__(kind, error, traceback)
 
     @contextlib.contextmanager
@@ -248,6 +256,22 @@ class Acceleration:
     def resume(self) -> None:
         """Go on after a pause."""
         self._hub.do(lambda: self._standing.resume() if self.state == "paused" else None)
+
+    def step(self, n: int = 1) -> None:
+        """Refuse: the steps are the user's code's.
+
+        Raises:
+            RunError: always.
+        """
+        raise RunError("the steps are those of the code that runs: adopt(world) makes a run that can be stepped")
+
+    def fork(self, *args: object, **kwargs: object) -> Self:
+        """Refuse: there is no past to begin from.
+
+        Raises:
+            RunError: always.
+        """
+        raise RunError("an acceleration cannot be forked: it plays whatever code is run")
 
     def __repr__(self) -> str:
         return f"<Acceleration of TinyTroupe: {self.state}, {len(self.agent_names)} persons, {self._troupe.step} steps>"

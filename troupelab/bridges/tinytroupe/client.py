@@ -17,7 +17,10 @@ from troupelab.bridges.tinytroupe.seams import TinyTroupe
 from troupelab.bridges.tinytroupe.troupe import Troupe
 from troupelab.models.model import ChatMessage
 
-__all__ = ["Client"]
+__all__ = ["CACHE_SUFFIX", "Client"]
+
+CACHE_SUFFIX = ".troupelab"
+"""What our file of replies has behind the name of TinyTroupe's."""
 
 _STATISTICS = ("input_tokens", "output_tokens", "total_tokens", "model_calls", "cached_calls")
 _ASIDE = ("top_p", "frequency_penalty", "presence_penalty")
@@ -108,8 +111,19 @@ class Client:
     # ------------------------------------------------------------------ the rest of what TinyTroupe asks of a client
 
     def set_api_cache(self, cache_api_calls: bool, cache_file_name: str | None = None) -> None:
-        """Change the cache of the client that TinyTroupe had; ours is that of the bridge."""
-        self._before.set_api_cache(cache_api_calls, cache_file_name)
+        """Keep replies in a file beside the one that is named (or that TinyTroupe's configuration names), or no longer; from now on."""
+        troupe = self._troupe()
+        if troupe is None:
+            self._before.set_api_cache(cache_api_calls, cache_file_name)
+            return
+        name = cache_file_name or self._tt.config.get("cache_file_name")
+        pipeline = troupe.pipeline
+
+        def change() -> None:
+            pipeline.close_cache()
+            pipeline.open_cache(f"{name}{CACHE_SUFFIX}" if cache_api_calls else False)
+
+        troupe.hub.do(change)
 
     def get_cost_stats(self) -> dict[str, int]:
         """What the calls of the troupe that asks have taken, in TinyTroupe's words."""

@@ -29,6 +29,8 @@ T = TypeVar("T")
 _HEAD = 32
 """So many of the oldest texts stay at hand: prompts begin with the first ones."""
 _EVER = 2**22 - 1
+_BY_LIBRARY = " "
+"""What a text begins with that orjson could not have written."""
 _ATTEMPT_BITS = 6
 
 
@@ -66,6 +68,7 @@ class Diary:
         self._head: list[str] = []
         self._stored = 0
         self._cleared: list[tuple[int, int]] = []
+        self._forgotten: set[int] = set()
         self._last_id = 0
         self._episode_from = 0
 
@@ -183,7 +186,7 @@ class Diary:
             ids = [record.id for record in self._records()]
             past = [each for each in ids if each <= self._episode_from]
             kept = past[first or 0 :] if first is not None or last is not None else []
-            kept = kept[: -last or None] if last is not None else kept
+            kept = kept[:-last] if last is not None else kept  # of none, as TinyTroupe has it, nothing is left
             keep = set(kept)
             gone = [each for each in ids if each not in keep]
             # They are in order, and what was kept is one stretch: so are those that went, before and after it.
@@ -219,17 +222,31 @@ class Diary:
         """Leave out of sight what was cleared in an earlier life."""
         self._cleared = list(cleared)
 
-    def replace(self, values: Iterable[Any], episode: int = 0) -> None:
-        """Remember these values alone; the last `episode` of them are of the current one."""
-        values = list(values)
-        self.end_episode()
-        self.clear()
-        for place, value in enumerate(values):
-            if place == len(values) - episode:
+    def become(self, values: Sequence[Any], episode: int, engrams: Sequence[Any]) -> None:
+        """Remember these values and engrams alone; what begins like what is there already only has the rest added.
+
+        Args:
+            values: oldest first.
+            episode: how many of the last ones are of the current episode.
+            engrams: of the semantic memory, oldest first.
+        """
+
+        def change() -> None:
+            texts, there = list(map(_text, values)), [record.text for record in self._records()]
+            if texts[: len(there)] != there:
                 self.end_episode()
-            self.store(value)
-        if not episode:
-            self.end_episode()
+                self.clear()
+                there = []
+            self.take_in(texts[len(there) :], (), episode)
+            known = [note for note in self.memory.notes if note.id not in self._forgotten]
+            wanted = list(map(_text, engrams))
+            if wanted[: len(known)] != [note.text for note in known]:
+                self._forgotten.update(note.id for note in known)
+                known = []
+            for text in wanted[len(known) :]:
+                self._know(text)
+
+        self._hub.do(change)
 
     # ------------------------------------------------------------------ semantic
 
@@ -257,7 +274,11 @@ class Diary:
         """All engrams, oldest first."""
         self.settled()
         return self._hub.do(
-            lambda: [found for note in self.memory.notes if isinstance(found := _value(note.text), dict)]
+            lambda: [
+                found
+                for note in self.memory.notes
+                if note.id not in self._forgotten and isinstance(found := _value(note.text), dict)
+            ]
         )
 
     def relevant(self, text: str, k: int) -> list[tuple[float, str]]:
@@ -269,8 +290,9 @@ class Diary:
         def find() -> list[tuple[float, str]]:
             if not len(self.memory.notes):
                 return []
-            found = self.memory.relevant(text, k, tiers=("notes",))
-            return [(each.score, each.item.text) for each in found]
+            found = self.memory.relevant(text, k + len(self._forgotten), tiers=("notes",))
+            seen = [(each.score, each.item.text.lstrip()) for each in found if each.item.id not in self._forgotten]
+            return seen[:k]
 
         return self._hub.do(find)
 
@@ -286,18 +308,15 @@ def _stretches(gone: Iterable[Sequence[int]]) -> list[tuple[int, int]]:
 def _text(value: Any) -> str:
     try:
         return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS, default=str).decode()
-    except (TypeError, ValueError):  # lone surrogates, huge numbers: the standard library writes them
+    except (TypeError, ValueError):  # lone surrogates, huge numbers: the standard library writes and reads them
         try:
-            return json.dumps(value, default=str)
+            return _BY_LIBRARY + json.dumps(value, default=str)
         except (TypeError, ValueError, RecursionError) as error:
             raise InputError("memory", "value", f"something that JSON can hold ({error})") from None
 
 
 def _value(text: str) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return json.loads(text)
+    return json.loads(text) if text.startswith(_BY_LIBRARY) else orjson.loads(text)
 
 
 def _what(value: Any, name: str) -> tuple[str, str, bool]:

@@ -64,17 +64,12 @@ def _of_model(model: Any) -> Form:
     found = _models.get(model)
     if found is None:
         whole = _closed(model.model_json_schema())
-        name, fields, validate = (
-            _name(model.__name__),
-            list(model.model_fields),
-            weakref.WeakMethod(model.model_validate),
-        )
+        name, fields, reference = _name(model.__name__), list(whole.get("properties", {})), weakref.ref(model)
 
         def read(parsed: dict[str, Any]) -> tuple[str, Any]:
-            validated = validate()
-            assert validated is not None
+            validate = getattr(reference(), "model_validate", None)
             try:
-                value = validated(parsed)
+                value = parsed if validate is None else validate(parsed)
             except ValueError as error:  # pydantic's ValidationError is one
                 first = str(error).splitlines()
                 raise ReplyError(f"the reply is no {name}: {' '.join(first[:3])}"[:_MOST_SHOWN]) from None

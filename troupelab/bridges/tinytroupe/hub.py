@@ -56,7 +56,7 @@ class Hub:
             ) from error
         self._greenlet = greenlet.greenlet
         self._current = greenlet.getcurrent
-        self._ours: set[Any] = set()
+        self._drivers: dict[Any, asyncio.Task[Any] | None] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
         self._threads: ThreadPoolExecutor | None = None
@@ -90,7 +90,7 @@ class Hub:
         """Run a function in a greenlet of its own, and return what it returns."""
         made = self._greenlet(work)
         made.gr_context = contextvars.copy_context()
-        self._ours.add(made)
+        self._drivers[made] = asyncio.current_task()
         resume: Callable[[], Any] = made.switch
         try:
             while True:
@@ -105,7 +105,7 @@ class Hub:
                 except BaseException as error:
                     resume = partial(made.throw, error)
         finally:
-            self._ours.discard(made)
+            del self._drivers[made]
 
     # ------------------------------------------------------------------ from anywhere
 
@@ -116,7 +116,7 @@ class Hub:
             BridgeError: there is no loop any more, or the caller is on its thread outside any greenlet, where waiting would stop all.
         """
         current = self._current()
-        if current in self._ours:
+        if (driver := self._drivers.get(current)) is not None and driver is asyncio.current_task():
             # A task of its own, since what is awaited is to see the context of who waits, not of who runs the greenlet.
             task = asyncio.get_running_loop().create_task(_awaited(begin), context=contextvars.copy_context())
             waited: T = current.parent.switch(task)
@@ -125,6 +125,9 @@ class Hub:
         if loop is None:
             raise BridgeError("the bridge is closed: nothing runs on it any more")
         if self.is_here:
+            if hasattr(loop, "_nest_patched"):  # a coroutine that was run on the loop amid other work
+                nested: T = loop.run_until_complete(_awaited(begin))
+                return nested
             raise BridgeError(
                 "this would stop the event loop that it waits for: call it in a function that the hub runs"
             )
@@ -177,6 +180,11 @@ class Hub:
         threads, context = self._threads, contextvars.copy_context()
         return self.wait(lambda: asyncio.get_running_loop().run_in_executor(threads, context.run, work))
 
+    def cancel(self) -> None:
+        """End everything that was spawned. On the loop."""
+        for task in list(self._tasks):
+            task.cancel()
+
     async def drain(self) -> None:
         """Wait for everything that was spawned."""
         while self._tasks:
@@ -198,9 +206,11 @@ class Hub:
             finally:
                 self.close()
 
-        thread = threading.Thread(
-            target=_settle, args=(end, lambda: asyncio.run(live())), name="troupelab", daemon=True
-        )
+        def run() -> None:
+            with asyncio.Runner() as runner:  # asyncio.run may be another's by now (nest_asyncio)
+                runner.run(live())
+
+        thread = threading.Thread(target=_settle, args=(end, run), name="troupelab", daemon=True)
         thread.start()
         over = ready.result(_START_TIMEOUT_S)
         loop = self._loop

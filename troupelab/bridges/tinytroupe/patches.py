@@ -18,6 +18,7 @@ from troupelab.bridges.tinytroupe.client import Client
 from troupelab.bridges.tinytroupe.hub import GreenletExecutor, Turns
 from troupelab.bridges.tinytroupe.member import CALLER, Caller
 from troupelab.bridges.tinytroupe.seams import TinyTroupe
+from troupelab.bridges.tinytroupe.trace import Tracing
 from troupelab.bridges.tinytroupe.troupe import ROSTER, Troupe
 
 __all__ = ["Patches", "WORLDS", "installed"]
@@ -80,6 +81,10 @@ class Patches:
 
         self._undo.append(undo)
 
+    def then(self, action: Callable[[], None]) -> None:
+        """Have something done first at `undo`."""
+        self._undo.append(action)
+
     def undo(self) -> None:
         """Undo every change."""
         while self._undo:
@@ -138,6 +143,10 @@ def _install(tt: TinyTroupe, patches: Patches) -> None:
     patches.wrap(world, "_step_in_parallel", _step_in_parallel)
     patches.wrap(network, "_step", _network_step)
     _install_executors(tt, patches)
+    tracing = Tracing(tt)
+    for owner, name, value in tracing.replacing():
+        patches.set(owner, name, value)
+    patches.then(tracing.close_all)
 
 
 def _install_executors(tt: TinyTroupe, patches: Patches) -> None:
@@ -199,7 +208,9 @@ def _post_init(original: Any) -> Any:
 
 def _act(original: Any) -> Any:
     def act(person: Any, *args: Any, **kwargs: Any) -> Any:
-        member = ROSTER.get(person)
+        member, troupe = ROSTER.get(person), _everybodys_troupe()
+        if member is None and troupe is not None:  # one that TinyTroupe's registry had forgotten
+            member = troupe.enlist(person)
         if member is None:
             return original(person, *args, **kwargs)
         return member.act(person, lambda: original(person, *args, **kwargs))
@@ -253,6 +264,10 @@ def _last_action(original: Any) -> Any:
 def _decode(original: Any) -> Any:
     def decode_complete_state(person: Any, state: Any) -> Any:
         member = ROSTER.get(person)
+        if member is not None:
+            # Ours needs no documents, of which TinyTroupe would make an index anew by asking for vectors.
+            semantic = {**state["semantic_memory"], "semantic_grounding_connector": None}
+            state = {**state, "semantic_memory": semantic}
         decoded = original(person, state)
         if member is not None and not member.troupe.restoring:
             member.settle()

@@ -165,7 +165,7 @@ MEMORY_BLOCK_OMISSION_INFO; memory; episodic_buffer; fixed_prefix_length; lookba
 tinytroupe.agent.memory SemanticMemory: memory on our tiers
 __init__(memories); _post_init(); store(value); store_all(values)
 retrieve(first_n, last_n, include_omission_info, item_type); retrieve_recent(item_type); retrieve_all(item_type)
-retrieve_relevant(relevance_target, top_k)
+retrieve_relevant(relevance_target, top_k); _build_documents_from(memories)
 summarize_relevant_via_full_scan(relevance_target, batch_size, item_type)
 filter_by_item_type(memories, item_type); filter_by_item_types(memories, item_types)
 _store(value); _preprocess_value_for_storage(value)

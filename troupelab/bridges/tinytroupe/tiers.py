@@ -135,15 +135,14 @@ def make_semantic(troupe: TinyTroupe) -> Any:
             return found if item_type is None else self.filter_by_item_type(found, item_type)
 
         def plain(self) -> Any:
-            """The same as TinyTroupe's own class has it, without an index (which it would make by asking for vectors)."""
+            """The same as TinyTroupe's own class has it, to be listed but without an index to be searched by."""
             made = base(self.diary.known())
-            connector = made.semantic_grounding_connector
-            connector.documents = made._build_documents_from(made.memories)
-            connector.name_to_document = {}
+            made.semantic_grounding_connector.documents = made._build_documents_from(made.memories)
             return made
 
         def to_json(self, *args: Any, **kwargs: Any) -> Any:
-            return {} if self.diary.by_reference else self.plain().to_json(*args, **kwargs)
+            """As TinyTroupe writes it: without documents, of which it would make an index when it reads them, by asking for vectors."""
+            return {} if self.diary.by_reference else base(self.diary.known()).to_json(*args, **kwargs)
 
         def __deepcopy__(self, memo: dict[int, Any]) -> Any:
             return {} if self.diary.by_reference else copy.deepcopy(self.plain(), memo)

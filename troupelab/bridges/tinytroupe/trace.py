@@ -77,7 +77,15 @@ class Recorder:
             raise
 
     def execute(self, transaction: Any, begin_parallel: bool) -> Any:
-        """Replay a call or make it, and record it."""
+        """Replay a call or make it, and record it.
+
+        Args:
+            transaction: TinyTroupe's `Transaction`.
+            begin_parallel: whether the call makes people in parallel.
+
+        Returns:
+            What the call gives back, or gave back when it was recorded.
+        """
         if self.stopped or _inside.get() is self:
             return _call(transaction)
         if self._segment is not None:
@@ -91,11 +99,11 @@ class Recorder:
 
     def stop(self, why: str) -> None:
         """End the recording; the simulation goes on without it."""
-        if not self.stopped:
-            self.stopped = why
-            _log.warning(
-                "%s records no more, and the rest of this simulation will not be replayed: %s", self.file.path, why
-            )
+        with self._lock:
+            known, self.stopped = self.stopped, self.stopped or why
+        if not known:
+            what = "records no more, and the rest of this simulation will not be replayed"
+            _log.warning("%s %s: %s", self.file.path, what, why)
 
     def flush(self) -> None:
         """See that all that was recorded is on the disk.
@@ -169,9 +177,11 @@ class Recorder:
                     if entry is None
                     else self.file.amend(entry.id, outputs)
                 )
-        if not self.stopped:
-            self._single(transaction, segment.call_after(), lambda _: None)
-        return output
+        if self.stopped:
+            return output
+        # In the order of then: people come in the order in which they were done, and what follows depends on it.
+        kept = self._single(transaction, segment.call_after(), lambda _: output)
+        return output if kept is None else kept
 
     def _in_segment(self, transaction: Any, segment: Segment) -> Any:
         call = digest(text_of(transaction)).hex()
@@ -301,7 +311,6 @@ class Tracing:
                 tracing._close(self)
 
         def our_load(self: Any, cache_path: str) -> None:
-            tracing._close(self)
             self.cached_trace, self.execution_trace = [], []
             tracing._open[self] = Recorder(self, cache_path, max_bytes=tracing._max_bytes)
 
@@ -337,19 +346,20 @@ class Tracing:
         Raises:
             StoreError: one could not be written; all are ended all the same.
         """
-        control = self._control
         with contextlib.ExitStack() as each:
             for simulation in self._open:
                 each.callback(self._close, simulation)
-                simulation.status = control.Simulation.STATUS_STOPPED
-                if control._current_simulations.get(control._current_simulation_id) is simulation:
-                    control._current_simulation_id = None
 
     def _close(self, simulation: Any) -> None:
-        recorder = self._open.pop(simulation, None)
-        if recorder is not None:
-            simulation.has_unsaved_cache_changes = False
-            recorder.close()
+        """Give its file free and see that it has ended, whatever happens meanwhile."""
+        recorder, control = self._open.pop(simulation, None), self._control
+        if recorder is None:
+            return
+        simulation.status = control.Simulation.STATUS_STOPPED
+        simulation.has_unsaved_cache_changes = False
+        if control._current_simulations.get(control._current_simulation_id) is simulation:
+            control._current_simulation_id = None
+        recorder.close()
 
     def _close_abandoned(self) -> None:
         """`control.reset` forgets simulations without ending them."""

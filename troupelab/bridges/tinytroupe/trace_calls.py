@@ -27,7 +27,7 @@ SEGMENT = digest("a parallel segment")
 """Stands for every call that makes people in parallel."""
 
 _AFTER = "after a parallel segment"
-_ADDRESS = re.compile(r"(<[^<>]*) at 0x[0-9A-Fa-f]+>")
+_ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+>")
 _BLANKS = re.compile(r"[ \t\n\r]*")
 _log = logging.getLogger("troupelab.bridges")
 
@@ -107,9 +107,12 @@ def read_stock(path: Path) -> Iterator[tuple[bytes, Any, Any]]:
                 yield SEGMENT, segment.known, None
             else:
                 _, text, output, state = entry
-                yield segment.call_after() if segment else call_hash(_scrubbed(text), names_in(state)), output, state
+                if segment is None:
+                    yield call_hash(_scrubbed(text), names_in(state)), output, state
+                else:
+                    yield segment.call_after(), None, state
                 segment = None
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         what = "move it away, or name another cache_path"
         raise BridgeError(f"{path} is not a cache that TinyTroupe wrote ({error!r}): {what}") from error
 
@@ -120,7 +123,7 @@ def _shown(value: object) -> str:
 
 
 def _scrubbed(text: str) -> str:
-    return _ADDRESS.sub(r"\1>", text)
+    return _ADDRESS.sub(">", text)
 
 
 def _entries_of(text: str) -> Iterator[Any]:

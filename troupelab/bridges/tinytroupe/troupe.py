@@ -80,6 +80,7 @@ class Troupe:
         """The step that is played now, or comes next."""
         self.restoring = False
         """Whether states are being read whose memories are there already."""
+        self._namesakes: Counter[str] = Counter()
         self.names: list[str] = []
         """Of all who were ever of it, by index."""
         self.spent = Counter[str]()
@@ -100,7 +101,7 @@ class Troupe:
             blank: forget what it remembers now: its memories come out of an earlier life.
         """
         index = len(self.names)
-        self.names.append(person.name)
+        self.names.append(self._name_for(person))
         if memory is None:
             memory = self.hub.do(lambda: Memory(index, self.limits.for_agent(person.name), self.pool))
         member = Member(self, index, person.name, memory)
@@ -110,17 +111,19 @@ class Troupe:
         ROSTER[person] = member
         return member
 
+    def _name_for(self, person: Any) -> str:
+        """The person's name, with a number where another had it: whoever runs a cell again makes the same persons anew."""
+        name = str(person.name)
+        number = self._namesakes[name] = self._namesakes[name] + 1
+        return name if number == 1 else f"{name} ({number})"
+
     def attach(self, person: Any, member: Member, *, blank: bool = False) -> None:
         """Let a person remember in a member's diary what its own memories hold now."""
         diary, episodic, semantic = member.diary, person.episodic_memory, person.semantic_memory
         past, episode, engrams = ([], [], []) if blank else (
             list(episodic.memory), list(episodic.episodic_buffer), list(semantic.memories or ())
         )  # fmt: skip
-        if diary.count():
-            diary.clear()
-        diary.replace([*past, *episode], len(episode))
-        for engram in engrams:
-            diary.know(engram)
+        diary.become([*past, *episode], len(episode), engrams)
         person.episodic_memory = self._episodic(
             diary, fixed_prefix_length=episodic.fixed_prefix_length, lookback_length=episodic.lookback_length
         )
@@ -138,10 +141,20 @@ class Troupe:
                 setattr(person, name, memory.plain())
 
     def release_all(self) -> None:
-        """Let everybody go who is still there."""
+        """Let everybody go who is still there.
+
+        Raises:
+            Exception: the first of those that kept somebody from going; all others have gone.
+        """
+        problem: Exception | None = None
         for person, member in list(ROSTER.items()):
             if member.troupe is self:
-                self.release(person)
+                try:
+                    self.release(person)
+                except Exception as error:
+                    problem = problem or error
+        if problem is not None:
+            raise problem
 
     def begin(self, member: Member) -> None:
         """Have a member's memory begin the present step. On the loop."""

@@ -176,6 +176,9 @@ class SemanticMemory(TinyMemory):
         memories = [json.loads(document) for document in self.semantic_grounding_connector.documents]
         return memories if item_type is None else self.filter_by_item_type(memories, item_type)
 
+    def _build_documents_from(self, memories):
+        return [json.dumps(memory) for memory in memories]
+
 
 class EpisodicConsolidator:
     """An episode becomes a few notes, by one model call."""
