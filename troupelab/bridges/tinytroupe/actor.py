@@ -295,10 +295,14 @@ _EMPTY_SEMANTIC = {"json_serializable_class_name": "SemanticMemory", "memories":
 
 def _encoded(person: Any, diary: Any) -> dict[str, str]:
     """A person's state in TinyTroupe's own encoding, but for what is made anew and for memories; as JSON by names."""
+    own = vars(person)
+    aside = {name: own[name] for name in _MADE_ANEW if name in own and not name.endswith("memory")}
     diary.by_reference = True
+    own.update(dict.fromkeys(aside))  # tens of kilobytes that would be copied for nothing
     try:
         state = person.encode_complete_state()
     finally:
+        own.update(aside)
         diary.by_reference = False
     return _written({name: value for name, value in state.items() if name not in _MADE_ANEW})
 

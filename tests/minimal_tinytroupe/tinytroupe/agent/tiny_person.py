@@ -358,9 +358,25 @@ class TinyPerson(JsonSerializableRegistry):
         self.to_json(suppress=left_out, file_path=path, serialization_type_field_name="type")
 
     @staticmethod
-    def load_specification(path_or_dict, new_agent_name=None):
+    def load_specification(
+        path_or_dict,
+        suppress_mental_faculties=False,
+        suppress_memory=False,
+        suppress_mental_state=False,
+        auto_rename_agent=False,
+        new_agent_name=None,
+    ):
+        parts = {
+            "_mental_faculties": suppress_mental_faculties,
+            "episodic_memory": suppress_memory,
+            "semantic_memory": suppress_memory,
+            "_mental_state": suppress_mental_state,
+        }
         return TinyPerson.from_json(
-            path_or_dict, serialization_type_field_name="type", post_init_params={"new_agent_name": new_agent_name}
+            path_or_dict,
+            suppress=[name for name, suppressed in parts.items() if suppressed],
+            serialization_type_field_name="type",
+            post_init_params={"auto_rename_agent": auto_rename_agent, "new_agent_name": new_agent_name},
         )
 
     def encode_complete_state(self):
