@@ -115,6 +115,11 @@ class RunFile:
         """Where the run's clock begins."""
         return 0.0 if self.past is None else self.past.last_s
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the file was given free."""
+        return self._closed
+
     def opened(self) -> Store:
         """The store, opened if need be."""
         self._store = self._store or new_store(None)

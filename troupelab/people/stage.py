@@ -16,9 +16,10 @@ from troupelab.people.acts import CONVERSATION, REACH_OUT, SOCIAL, TALK, Action,
 from troupelab.people.agent import Agent
 from troupelab.people.world import World
 
-__all__ = ["Stage"]
+__all__ = ["EVERYBODY", "Stage"]
 
-_EVERYBODY = frozenset({"", "everyone", "everybody", "all", "the group", "group"})
+EVERYBODY = frozenset({"", "everyone", "everybody", "all", "the group", "group"})
+"""What a target may say who is meant to hear something: all."""
 
 
 class Stage:
@@ -94,7 +95,7 @@ class Stage:
 
     def _talk(self, agent: Agent, step: int, sequence: int, action: Action) -> None:
         hearers = self.world.audience[agent.index]
-        if action.target.casefold() not in _EVERYBODY:
+        if action.target.casefold() not in EVERYBODY:
             target = self._by_name.get(action.target.casefold())
             if target is None or (target.index not in hearers and target.index not in agent.opened):
                 self._undeliverable(agent, step, action)

@@ -34,7 +34,7 @@ from troupelab.memory.record import Note, Record, check_text
 from troupelab.people.acts import CONVERSATION, DONE, REACH_OUT, SOCIAL, TALK
 from troupelab.people.files import MAX_FILE_BYTES
 from troupelab.people.persona import Persona
-from troupelab.people.stage import _EVERYBODY
+from troupelab.people.stage import EVERYBODY
 from troupelab.store import Store
 
 if TYPE_CHECKING:
@@ -220,6 +220,7 @@ def _held(run: Run, index: int) -> tuple[list[Record], list[Note]]:
         memory = run._stage.agents[index].memory
         if run.folder is not None and run.state in _ENDED:
             run._end.wait(_CLOSING_S)  # it has played to its end, and may be writing still
+        if run.folder is not None and run._file.is_closed:
             store = stack.enter_context(Store.open(run.folder / RUN_FILE, create=False))
             limits = run.limits.at_step(run.steps, run.agent_names[index])
             memory = Memory(index, limits, Pool(store, embedder=run._stage.pool.embedder))
@@ -335,7 +336,7 @@ def from_transcript(
 
 def _hearers(people: Iterable[str], by_name: dict[str, str], agent: str, kind: str, target: str) -> list[str]:
     """Who hears of an action, by the rules of a run's stage."""
-    if kind == TALK and target.casefold() in _EVERYBODY:
+    if kind == TALK and target.casefold() in EVERYBODY:
         return [name for name in people if name != agent]
     found = by_name.get(target.casefold(), agent) if kind in (TALK, REACH_OUT) else agent
     return [found] if found != agent else []
