@@ -20,9 +20,9 @@ def test_both_sides_play_and_remember_the_same(tinytroupe, monkeypatch):
         "speedup_0_2s", "speedup_2s", "speedup_0_2s_20", "speedup_2s_20", "speedup_consolidation", "adopt_ratio", "cpu_ms_per_agent_step",
         "extra_connections", "same_memories", "wall_s_0_2s_stock", "wall_s_0_2s_accelerate", "rss_mb_10k", "rss_mb_10k_stock",
     }  # fmt: skip
-    assert figures["same_memories"] == figures["same_texts"] == 1.0
+    assert figures["same_memories"] == figures["same_texts"] == figures["records_kept_share"] == 1.0
     assert figures["extra_connections"] == figures["errors"] == 0.0
-    assert figures["consolidation_records"] >= 2 * 4 * 2  # each of two hears and does something in each of four steps
+    assert figures["records_consolidation"] >= 2 * 4 * 2  # each of two hears and does something in each of four steps
     assert made["tinytroupe"] == tinytroupe.version
     assert made["stock"]["waiting_time"] == 0
     assert made["stock"]["max_concurrent_model_calls"] is None

@@ -55,6 +55,8 @@ def test_what_passes_without_a_network_passes_under_the_bridge(tmp_path: Path) -
     stock, ours = (outcomes(checkout, side, tmp_path) for side in ("stock", "ours"))
     lost = {name for name, outcome in stock.items() if outcome == "passed" and ours.get(name) != "passed"}
     passed = [sum(outcome == "passed" for outcome in side.values()) for side in (stock, ours)]
-    print(f"{len(stock)} tests; {passed[0]} pass without a network, {passed[1]} under the bridge with the scripted model")
+    print(
+        f"{len(stock)} tests; {passed[0]} pass without a network, {passed[1]} under the bridge with the scripted model"
+    )
     assert passed[0] > 200
     assert {name.rpartition("::")[2] for name in lost} <= set(_OTHERWISE)

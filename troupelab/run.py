@@ -6,6 +6,7 @@ it stands in `troupelab.handle`. Every method may be called from any thread.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
@@ -153,7 +154,8 @@ class Run(Handle):
         self.forked_at = -1 if _past is None else _past.header.forked_at
         """The step at which this run left another's past; -1 where it did not."""
         self.folder = None if folder is None else Path(folder)
-        self._file = RunFile(self.folder, _past, self._make_header)
+        make_header = weakref.WeakMethod(self._make_header)  # whatever holds the file does not hold the run
+        self._file = RunFile(self.folder, _past, lambda: cast(Callable[[], Header], make_header())())
         self._cache = self.folder / "replies.sqlite" if cache is None and self.folder is not None else cache
         self._cache_parent: Path | None = None
         self._options = Options(consolidate, pack_acts, warm_up, share_identical, order, on_error)

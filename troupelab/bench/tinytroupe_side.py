@@ -180,6 +180,7 @@ class _Stage:
         # The client that is there has taken its call limit from the configuration as it was before.
         tt.clients.register_client("openai", type(tt.clients.client())())
         tt.person.TinyPerson.communication_display = tt.world.TinyWorld.communication_display = False
+        # What accelerate() would make by itself; it is kept, so that what the endpoint does not take is learned once.
         self._model = model_of(tt)
 
     def about(self) -> dict[str, Any]:

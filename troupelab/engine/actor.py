@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import xxhash
 
@@ -45,6 +46,9 @@ class Actor:
         ahead: has vectors at hand.
         standing: where the run stands.
     """
+
+    calls_often: ClassVar[bool] = False
+    """Whether an act may ask the model more than once: then a run that is to stop lets calls in until its acts are over."""
 
     def __init__(self, parts: Parts, consolidator: Consolidator, ahead: Ahead, standing: Standing) -> None:
         self.acts_done = 0

@@ -246,7 +246,8 @@ class Engine:
             if not self.standing.stopping:
                 self.standing.enter("stopping", "asked to")
             self.standing.release()
-            self.pipeline.sender.limiter.close()
+            if now or not self._actor.calls_often:
+                self.pipeline.sender.limiter.close()
             for task, acting in self.player.tasks.items():
                 if now or not acting:
                     task.cancel()

@@ -88,6 +88,8 @@ class TroupeActor(Actor):
         keeps: whether the run is to be gone on with after a crash.
     """
 
+    calls_often = True
+
     def __init__(
         self,
         parts: Parts,
@@ -150,7 +152,7 @@ class TroupeActor(Actor):
         reached.cancel()
 
     def _world_step(self) -> None:
-        token = CALLER.set(Caller(self._troupe, None, "world"))
+        token = CALLER.set(Caller(self._troupe, None, "world", self._troupe.step))
         try:
             self._world._step(timedelta_per_step=self._step_time, randomize_agents_order=True, parallelize=True)
         finally:
@@ -211,7 +213,8 @@ class TroupeActor(Actor):
             for member in troupe.members:  # notes that are still being written belong to this step
                 await troupe.hub.run(member.settle)
         troupe.tell_sizes()
-        if step > troupe.step:  # otherwise the run was stopped amid the step, which is played again when it goes on
+        # Where the run was stopped amid the step, or amid its notes, the step is played again when it goes on.
+        if step > troupe.step and not any(member.was_cut_off for member in troupe.members):
             self._keep_rows(troupe.step)
 
     # ------------------------------------------------------------------ what is kept
@@ -233,6 +236,8 @@ class TroupeActor(Actor):
             "_simulation_steps": self._world._simulation_steps,
         }
         self._parts.teller.note(StateRow(_WORLD, step, [], [], 0, self._news(_WORLD, _written(own))))
+        if (journal := self._parts.teller.journal) is not None:
+            journal.flush()  # now, since a crash costs whatever is not on its way to the disk
 
     def _news(self, index: int, now: dict[str, str]) -> dict[str, str]:
         """What is not as it was when it was kept last."""

@@ -42,6 +42,7 @@ class Diary:
         name: the person's, as the source of what it does.
         hub: on whose loop the memory lives.
         settled: waits until what was to be remembered has been: notes that are still being written.
+        note_step: the step that a note is of which is stored now; None for the memory's own.
 
     >>> from troupelab.limits import Limits
     >>> diary = Diary(Memory(0, Limits()), "Elif", Hub())
@@ -50,9 +51,17 @@ class Diary:
     (1, 'stimulus')
     """
 
-    def __init__(self, memory: Memory, name: str, hub: Hub, settled: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        memory: Memory,
+        name: str,
+        hub: Hub,
+        settled: Callable[[], None] = lambda: None,
+        note_step: Callable[[], int | None] = lambda: None,
+    ) -> None:
         self.memory = memory
         self.settled = settled
+        self._note_step = note_step
         self.fresh: list[str] = []
         """The values that were stored since somebody took them from here, as JSON; only where `keeps_fresh`."""
         self.fresh_notes: list[str] = []
@@ -64,7 +73,7 @@ class Diary:
         self._name = name
         self._hub = hub
         self._step = -1
-        self._within = self._within_notes = 0
+        self._within = self._notes = 0
         self._head: list[str] = []
         self._stored = 0
         self._cleared: list[tuple[int, int]] = []
@@ -98,7 +107,7 @@ class Diary:
 
     def _next_id(self) -> int:
         if self.memory.step != self._step:
-            self._step, self._within, self._within_notes = self.memory.step, 0, 0
+            self._step, self._within = self.memory.step, 0
         self._within += 1
         return make_id(
             self.memory.agent, self._step, self._within >> _ATTEMPT_BITS, self._within % (1 << _ATTEMPT_BITS)
@@ -256,17 +265,14 @@ class Diary:
         Raises:
             InputError: it is no JSON, or too long.
         """
-        text = _text(engram)
-        self._hub.do(lambda: self._know(text))
+        text, step = _text(engram), self._note_step()
+        self._hub.do(lambda: self._know(text, step))
 
-    def _know(self, text: str) -> None:
-        memory = self.memory
-        if memory.step != self._step:
-            self._step, self._within, self._within_notes = memory.step, 0, 0
-        self._within_notes += 1
-        within = self._within_notes
-        id_ = make_id(memory.agent, memory.step, within >> _ATTEMPT_BITS, within % (1 << _ATTEMPT_BITS))
-        memory.remember([Note(id_, memory.step, memory.step, 1, text)])
+    def _know(self, text: str, step: int | None = None) -> None:
+        step = self.memory.step if step is None else step
+        self._notes += 1
+        id_ = make_id(self.memory.agent, step, self._notes >> _ATTEMPT_BITS, self._notes % (1 << _ATTEMPT_BITS))
+        self.memory.remember([Note(id_, step, step, 1, text)])
         if self.keeps_fresh:
             self.fresh_notes.append(text)
 

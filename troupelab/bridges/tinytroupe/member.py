@@ -30,11 +30,12 @@ T = TypeVar("T")
 
 
 class Caller(NamedTuple):
-    """Who asks the model, and what for; no member where a troupe's world asks."""
+    """Who asks the model, what for, and in which step; no member where a troupe's world asks."""
 
     troupe: Troupe
     member: Member | None
     purpose: str
+    step: int
 
 
 CALLER: ContextVar[Caller | None] = ContextVar("troupelab_caller", default=None)
@@ -64,12 +65,14 @@ class Member:
         self.troupe = troupe
         self.index = index
         self.name = name
-        self.diary = Diary(memory, name, troupe.hub, self.settle)
-        self.asked: Counter[int] = Counter()
-        """How often it asked the very same, by a hash of that, in this step."""
+        self.diary = Diary(memory, name, troupe.hub, self.settle, self._note_step)
+        self.asked: Counter[tuple[int, int]] = Counter()
+        """How often it asked the very same in a step, by the step and a hash of what it asked."""
         self.calls = 0
         """How many questions it has put to the model."""
         self.last_act = Acted(0.0, 0.0, (), "")
+        self.was_cut_off = False
+        """Whether notes could not be written to their end, since all was to stop."""
         self._writing: list[Future[None]] = []
 
     # ------------------------------------------------------------------ acts
@@ -83,7 +86,7 @@ class Member:
         faculties = person._mental_faculties
         if not troupe.nest:
             person._mental_faculties = [_Aside(faculty, troupe) for faculty in faculties]
-        token = CALLER.set(Caller(troupe, self, "act"))
+        token = CALLER.set(Caller(troupe, self, "act", troupe.step))
         try:
             return original()
         except Exception as failure:
@@ -122,7 +125,7 @@ class Member:
             episode = person.episodic_memory.get_current_episode(item_types=["action", "stimulus"])
             mind = copy.deepcopy(person._mental_state)
             before = self._writing[-1] if self._writing else None
-            token = CALLER.set(Caller(troupe, self, "consolidate"))
+            token = CALLER.set(Caller(troupe, self, "consolidate", troupe.step))
             try:
                 self._writing.append(troupe.hub.spawn(lambda: self._write(person, episode, mind, before)))
             finally:
@@ -142,6 +145,9 @@ class Member:
                 )
             )
             person.semantic_memory.store_all(notes)
+        except asyncio.CancelledError:
+            self.was_cut_off = True
+            raise
         except Exception as error:
             message = f"{error}; the {len(episode)} records of the episode stay as they are, without notes"
             troupe.tell(Failed(troupe.clock(), troupe.step, self.index, type(error).__name__, message, 0))
@@ -157,10 +163,14 @@ class Member:
             )
         )  # fmt: skip
 
+    def _note_step(self) -> int | None:
+        """The step of a note that is stored now: that in which the episode ended, where it is written; else None."""
+        caller = CALLER.get()
+        return caller.step if caller is not None and caller.purpose == "consolidate" and caller.member is self else None
+
     def settle(self) -> None:
         """Wait for the notes that are being written, unless it is their writer that asks."""
-        caller = CALLER.get()
-        if caller is not None and caller.purpose == "consolidate" and caller.member is self:
+        if self._note_step() is not None:
             return
         while self._writing:
             writing = self._writing[0]

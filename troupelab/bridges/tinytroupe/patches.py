@@ -232,7 +232,7 @@ def _minibio(original: Any) -> Any:
         if member is None:
             return original(person, *args, **kwargs)
         caller = CALLER.get()
-        token = CALLER.set(Caller(member.troupe, member, "minibio")) if caller is None else None
+        token = CALLER.set(Caller(member.troupe, member, "minibio", member.troupe.step)) if caller is None else None
         lock = member.troupe.tt.factory.concurrent_agent_generataion_lock
         turns = lock.turns if isinstance(lock, _GenerationLock) else None
         try:

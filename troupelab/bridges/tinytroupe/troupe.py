@@ -86,7 +86,7 @@ class Troupe:
         self.spent = Counter[str]()
         """What its calls took, in the words of TinyTroupe's own statistics."""
         self._episodic, self._semantic = make_episodic(tt), make_semantic(tt)
-        self._asked: Counter[int] = Counter()
+        self._asked: Counter[tuple[int, int]] = Counter()
         self._asked_in = 0
         self.members: list[Member] = []
 
@@ -228,10 +228,10 @@ class Troupe:
             ModelError: no attempt brought a usable reply.
         """
         caller = CALLER.get()
-        mine = caller if caller is not None and caller.troupe is self else Caller(self, None, "other")
+        mine = caller if caller is not None and caller.troupe is self else Caller(self, None, "other", self.step)
         member, purpose = mine.member, mine.purpose
         agent = _NOBODY if member is None else member.index
-        return self.hub.wait(lambda: self._ask(messages, form, settings, member, agent, purpose))
+        return self.hub.wait(lambda: self._ask(messages, form, settings, member, agent, purpose, mine.step))
 
     async def _ask(
         self,
@@ -241,20 +241,20 @@ class Troupe:
         member: Member | None,
         agent: int,
         purpose: str,
+        step: int,
     ) -> Any:
-        step = self.step
-        if self._asked_in != step:
-            self._asked_in = step
-            self._asked.clear()
-            for each in self.members:
-                each.asked.clear()
+        if self._asked_in != self.step:
+            self._asked_in = self.step
+            for counts in (self._asked, *(each.asked for each in self.members)):
+                for key in [key for key in counts if key[0] < self.step - 1]:
+                    del counts[key]
         # The n-th time that this one asks this very thing: the same whoever else asks meanwhile.
         asked = self._asked if member is None else member.asked
         digest = xxhash.xxh3_64_intdigest(
             "\x00".join(each.content for each in messages).encode("utf-8", "surrogatepass")
         )
-        asked[digest] += 1
-        call = asked[digest] - 1
+        call = asked[step, digest]
+        asked[step, digest] += 1
         if member is not None:
             member.calls += 1
         settings = dict(settings)
