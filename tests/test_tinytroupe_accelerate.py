@@ -166,7 +166,7 @@ def people(tt: Any, count: int = 4) -> list[Any]:
 
 def world_of(tt: Any, persons: list[Any], name: str = "Town") -> Any:
     """A world with a clock of its own, where talk reaches only whom it is meant for."""
-    world = tt.world.TinyWorld(name, persons, initial_datetime=START, broadcast_if_no_target=False)
+    world = tt.world.TinyWorld(name, persons, initial_datetime=START, broadcast_if_no_target=False, interventions=[])
     world.make_everyone_accessible()
     return world
 
@@ -789,6 +789,125 @@ def test_pause_and_resume(tinytroupe):
         fast.pause()
     assert model.calls["act"] == 3
     assert fast.state == "done"
+
+
+# ------------------------------------------------------------------ where it is called from
+
+
+def test_it_works_inside_a_running_event_loop(tinytroupe):
+    """Called as in a notebook, in a thread whose own event loop runs, everything works and that loop is left alone."""
+    world = world_of(tinytroupe, people(tinytroupe))
+
+    async def cell() -> int:
+        with accelerate(model=Cast()) as fast:
+            world.run(2)
+            world.agents[0].listen_and_act("Hello.")
+            await asyncio.sleep(0)
+            return len(fast.transcript())
+
+    assert asyncio.run(cell()) == 9
+
+
+def test_two_threads_run_two_worlds_at_once(tinytroupe):
+    """Two worlds that are run from two threads go on side by side: both steps' calls are under way together."""
+    worlds = []
+    for number in range(2):
+        persons = [tinytroupe.person.TinyPerson(f"Person {10 * number + each}") for each in range(3)]
+        worlds.append(world_of(tinytroupe, persons, f"Town {number}"))
+    model = Cast(gather={"act": 6})
+    with accelerate(model=model) as fast, ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(world.run, 2) for world in worlds]:
+            done.result(WAIT_S)
+        assert fast.frames.errors.empty
+        assert len(fast.transcript()) == 12
+    assert model.most["act"] == 6
+
+
+def test_a_person_may_make_another_act_within_its_turn(tinytroupe):
+    """A faculty that speaks to another person and waits for its answer gets it, in the midst of a step."""
+    answered: list[str] = []
+
+    class Phone(sys.modules["tinytroupe.agent.mental_faculty"].TinyMentalFaculty):  # type: ignore[misc, name-defined]
+        """Calls somebody up."""
+
+        def process_action(self, agent: Any, action: Any) -> bool:
+            """Call the friend, whatever is done."""
+            if action["type"] == "TALK":
+                answered.append(friend.listen_and_act("It is me.", return_actions=True)[0]["action"]["content"])
+            return False
+
+        def actions_definitions_prompt(self) -> str:
+            """Nothing is said of it."""
+            return ""
+
+        def actions_constraints_prompt(self) -> str:
+            """Nothing is said of it."""
+            return ""
+
+    persons = people(tinytroupe, 2)
+    friend = tinytroupe.person.TinyPerson("Person 9")
+    persons[0].add_mental_faculties([Phone("Phone")])
+    world = world_of(tinytroupe, persons)
+    try:
+        with accelerate(model=Cast()) as fast:
+            world.run(1)
+            assert fast.frames.errors.empty
+            calls = fast.frames.calls
+    finally:
+        tinytroupe.registry.JsonSerializableRegistry.class_mapping.pop("Phone", None)
+    assert answered == [saying("Person 9", 1)]
+    assert Counter(calls.agent[calls.purpose == "act"]) == {"Person 0": 1, "Person 1": 1, "Person 9": 1}
+
+
+def test_persons_that_come_and_go_between_steps(tinytroupe):
+    """Who comes into the world while it lasts acts from its next step on, and who leaves no longer."""
+    persons = people(tinytroupe, 2)
+    world = world_of(tinytroupe, persons)
+    with accelerate(model=Cast()) as fast:
+        world.run(1)
+        world.add_agent(tinytroupe.person.TinyPerson("Person 2"))
+        world.run(1)
+        world.agents.remove(persons[0])
+        world.run(1)
+        transcript = fast.transcript()
+    acted = [sorted(transcript.agent[transcript.step == step]) for step in range(3)]
+    assert acted == [["Person 0", "Person 1"], ["Person 0", "Person 1", "Person 2"], ["Person 1", "Person 2"]]
+
+
+def test_specifications_with_memories_are_written_as_tinytroupe_s_own(tinytroupe, tmp_path):
+    """A person's file with its memories and state of mind is the same with and without us."""
+    (person,) = people(tinytroupe, 1)
+    for number in range(9):
+        person.listen(f"number {number}")
+    person.semantic_memory.store("Tea is hot.")
+    files = [tmp_path / "stock.json", tmp_path / "ours.json"]
+    wanted = {"include_memory": True, "include_mental_state": True}
+    person.save_specification(str(files[0]), **wanted)
+    with accelerate(model=Cast(), recent_max_records=5):
+        person.save_specification(str(files[1]), **wanted)
+    stock, ours = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+    assert ours == stock
+    assert len(ours["episodic_memory"]["episodic_buffer"]) == 9
+
+
+def test_lone_surrogates_and_long_texts_in_replies(tinytroupe):
+    """A reply with half a character, control characters or a megabyte in it is acted out, remembered and shown."""
+    texts = ["half \ud83d of it", "nul \x00 and bell \x07", "long " * 40_000]
+    persons = people(tinytroupe, 3)
+    world = world_of(tinytroupe, persons)
+    model = Cast()
+    model.replies = lambda request: turn(texts[request.agent], f"Person {(request.agent + 1) % 3}")
+    with accelerate(model=model, recent_max_records=5, response_max_bytes=4_000_000) as fast:
+        world.run(1)
+        world.broadcast("half \udc00 of another")
+        assert fast.frames.errors.empty
+        assert len(fast.transcript()) == 3
+        for person in persons:
+            for number in range(8):
+                person.listen(f"number {number}")
+    assert [len(heard(person)) for person in persons] == [10] * 3
+    assert heard(persons[0])[0].startswith("long long")
+    assert all(heard(person)[1] == "half \udc00 of another" for person in persons)
 
 
 # ------------------------------------------------------------------ again

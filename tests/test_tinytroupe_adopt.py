@@ -709,7 +709,7 @@ def test_a_run_is_gone_on_with_as_if_it_had_not_been_stopped(tinytroupe, tmp_pat
 
 @pytest.mark.usefixtures("short_episodes")
 def test_a_resumed_run_can_be_resumed_again(tinytroupe, tmp_path):
-    """A step a life, over six lives: the same in the end as in one go; told and remembered things are there, too."""
+    """A step a life, over six lives: the same in the end as in one go."""
     whole, transcript = undisturbed(tinytroupe)
     for life in range(6):
         forget(tinytroupe)
@@ -722,6 +722,89 @@ def test_a_resumed_run_can_be_resumed_again(tinytroupe, tmp_path):
             lived = said(run)
     assert lived == transcript
     assert remembered(world) == whole
+
+
+@pytest.mark.usefixtures("short_episodes")
+def test_what_was_told_asked_and_cleared_is_so_after_going_on(tinytroupe, tmp_path):
+    """A stimulus, an interview that is remembered and a part of a memory that was cleared are as they would be without the break."""
+
+    def forgetful(run: AdoptedRun) -> None:
+        run.tiny_world.agents[0].episodic_memory.clear(max_prefix_to_clear=2, max_suffix_to_clear=1)
+
+    def play(*, breaks: bool) -> Any:
+        forget(tinytroupe)
+        world = town(tinytroupe)
+        rest: dict[str, Any] = {
+            "steps": 5, "step_time": HOUR, "limits": LIMITS, "folder": tmp_path / f"breaks {breaks}",
+            "interventions": [tl.Intervention(forgetful, at=2, once=True)],
+        }  # fmt: skip
+        run = adopt(world, Cast(), **rest)
+        run.step(2)
+        run.wait(WAIT_S, until="paused")
+        run.tell("The ferry is cut.", to="Person 1", source="A stranger")
+        run.step(1)
+        run.wait(WAIT_S, until="paused")
+        run.ask("Person 2", "Who are you?", remember=True)
+        run.step(1)
+        run.wait(WAIT_S, until="paused")
+        if breaks:
+            run.stop()
+            run.wait(WAIT_S)
+            run.close()
+            forget(tinytroupe)
+            world = town(tinytroupe)
+            run = adopt(world, Cast(), resume=True, **rest)
+            run.start(paused=True)
+        run.resume()
+        run.wait(WAIT_S)
+        transcript = said(run)
+        assert run.frames.errors.empty
+        run.close()
+        return transcript, remembered(world)
+
+    whole, broken = play(breaks=False), play(breaks=True)
+    assert broken[0] == whole[0]
+    assert broken[1] == whole[1]
+    assert "The ferry is cut." in json.dumps(whole[1]["Person 1"])
+    assert "Who are you?" in json.dumps(whole[1]["Person 2"])
+
+
+def test_an_interview_that_is_remembered_outlives_a_stop(tinytroupe, tmp_path):
+    """What a paused run's person remembers of an interview is there when the run is gone on with, without another step in between."""
+    rest: dict[str, Any] = {"steps": 3, "step_time": HOUR, "folder": tmp_path / "run"}
+    with adopt(town(tinytroupe), Cast(), **rest) as run:
+        run.step(1)
+        run.wait(WAIT_S, until="paused")
+        run.ask("Person 2", "Who are you?", remember=True)
+        run.stop()
+        run.wait(WAIT_S)
+    forget(tinytroupe)
+    world = town(tinytroupe)
+    with adopt(world, Cast(), resume=True, **rest) as run:
+        run.start().wait(WAIT_S)
+    assert heard(world.agents[2]).count("Who are you?") == 1
+
+
+def test_odd_texts_are_kept_in_a_folder(tinytroupe, tmp_path):
+    """Half characters, control characters and markup in replies and stimuli come back as they were when the run is gone on with."""
+    texts = ["half \ud83d of it", "nul \x00", "[/b] <b>", '{"json_serializable_class_name": "TinyPerson"}']
+    model = Cast()
+    model._text = lambda request: turn(f"{texts[request.agent]} {saying(request.agent, request.step)}", "Person 1")  # type: ignore[method-assign]
+    world = town(tinytroupe)
+    with adopt(world, model, steps=2, folder=tmp_path / "run", limits=LIMITS) as run:
+        run.start(paused=True)
+        run.tell("nul \x00 and \ud83d", to="Person 0")
+        run.resume()
+        run.wait(WAIT_S)
+        assert run.frames.errors.empty
+        told = said(run)
+    before = remembered(world)
+    forget(tinytroupe)
+    world = town(tinytroupe)
+    with adopt(world, model, steps=2, folder=tmp_path / "run", resume=True, limits=LIMITS) as run:
+        run.start().wait(WAIT_S)
+        assert said(run) == told
+    assert remembered(world) == before
 
 
 def life(folder: str) -> None:

@@ -9,6 +9,7 @@ sentences of all are chosen together, and each group's sentences are written dow
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ class Job:
         """Write the notes; pure, so that it can run beside the event loop."""
         began = time.perf_counter()
         if not self.notes:
-            return Consolidation((), _directions(None, []), 0.0, 0.0)
+            return Consolidation((), _directions(None, []), math.nan, 0.0)  # nothing was condensed
         texts = [record.text for record in self.records]
         kept = key_sentences(texts, self.retain_fraction, [record.source for record in self.records])
         pinned = [place for place, record in enumerate(self.records) if record.kind in policy.PINNED]

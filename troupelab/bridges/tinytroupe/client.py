@@ -155,6 +155,7 @@ class Client:
 
 
 def _text(content: Any, *, dedent: bool) -> str:
-    if not isinstance(content, str):
-        content = json.dumps(content, ensure_ascii=False, default=str)
-    return textwrap.dedent(content).strip() if dedent else content
+    text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False, default=str)
+    if dedent and "\n" in text:
+        text = textwrap.dedent(text)
+    return text.strip() if dedent else text

@@ -12,6 +12,7 @@ import threading
 import types
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from troupelab.bridges.tinytroupe.client import Client
@@ -143,6 +144,7 @@ def _install(tt: TinyTroupe, patches: Patches) -> None:
     patches.wrap(world, "_step_in_parallel", _step_in_parallel)
     patches.wrap(network, "_step", _network_step)
     _install_executors(tt, patches)
+    _install_tokens(tt, patches)
     tracing = Tracing(tt)
     for owner, name, value in tracing.replacing():
         patches.set(owner, name, value)
@@ -166,6 +168,18 @@ def _install_executors(tt: TinyTroupe, patches: Patches) -> None:
         tt.factory, "concurrent_agent_generataion_lock", _GenerationLock(tt.factory.concurrent_agent_generataion_lock)
     )
     patches.set(tt.parallel, "ThreadPoolExecutor", pool)
+
+
+def _install_tokens(tt: TinyTroupe, patches: Patches) -> None:
+    """Have the persons' template taken apart once: TinyTroupe's renderer does it again for each of the three or four prompts of an act."""
+    folder = Path(str(tt.person.__file__)).parent
+    try:
+        from chevron import renderer, tokenizer
+
+        template = (folder / "prompts" / "tiny_person.v2.mustache").read_text(encoding="utf-8", errors="replace")
+        patches.put(renderer.g_token_cache, template, list(tokenizer.tokenize(template, "{{", "}}")))
+    except (ImportError, AttributeError, OSError):
+        return  # a renderer of another kind: it is only slower
 
 
 class _GenerationLock:
