@@ -372,6 +372,30 @@ def test_memories_are_tinytroupe_s_own_afterwards_and_grow_on(tinytroupe):
     assert heard(persons[0]) == [*(f"number {number}" for number in range(20)), "after"]
 
 
+def test_memories_of_the_user_s_own_making(tinytroupe):
+    """A memory with lengths of its own keeps them, and one that is put in its place meanwhile is the one that counts, and stays."""
+    memory = tinytroupe.memory.EpisodicMemory(2, 3)
+    first = tinytroupe.person.TinyPerson("Person 0", episodic_memory=memory)
+    (second,) = [tinytroupe.person.TinyPerson("Person 1")]
+    with accelerate(model=Cast(), recent_max_records=5):
+        third = tinytroupe.person.TinyPerson("Person 2", episodic_memory=tinytroupe.memory.EpisodicMemory(1, 1))
+        for person in (first, second, third):
+            for number in range(9):
+                person.listen(f"number {number}")
+        assert [len(person.episodic_memory.retrieve_recent()) for person in (first, third)] == [6, 3]
+        second.act()
+        second.episodic_memory = tinytroupe.memory.EpisodicMemory(4, 5)
+        assert second.last_remembered_action() is None
+        second.act()
+        assert second.last_remembered_action()["content"] == saying("Person 1", 2)
+    for person, lengths in ((first, (2, 3)), (second, (4, 5)), (third, (1, 1))):
+        found = person.episodic_memory
+        assert type(found) is tinytroupe.memory.EpisodicMemory
+        assert (found.fixed_prefix_length, found.lookback_length) == lengths
+    assert first.episodic_memory.count() == third.episodic_memory.count() == 9
+    assert second.episodic_memory.count() == 2
+
+
 def test_notes_can_be_found_again_while_it_lasts(tinytroupe):
     """What is learnt can be searched, which stock cannot do; the notes are there afterwards."""
     (person,) = people(tinytroupe, 1)

@@ -318,6 +318,18 @@ def test_stop_now_cancels_what_is_under_way(tinytroupe):
         assert model.under_way == 0
 
 
+def test_stop_of_a_run_that_an_intervention_paused(tinytroupe):
+    """Paused before a step's first act, a run can be stopped: it ends, and nobody has acted in that step."""
+    world = town(tinytroupe)
+    with adopt(world, Cast(), steps=4, interventions=[tl.Intervention(lambda run: run.pause(), at=2)]) as run:
+        run.start().wait(WAIT_S, until="paused")
+        run.stop()
+        run.wait(5)
+        assert run.state == "stopped"
+        assert len(said(run)) == 8
+    assert [len(heard(person)) for person in world.agents] == [3] * 4
+
+
 def test_limits_change_while_it_runs(tinytroupe):
     """A lowered cap on recent records holds from a step on, a lowered concurrency at once; both stand in the frames."""
     model = Cast()
@@ -805,6 +817,60 @@ def test_odd_texts_are_kept_in_a_folder(tinytroupe, tmp_path):
         run.start().wait(WAIT_S)
         assert said(run) == told
     assert remembered(world) == before
+
+
+@pytest.mark.usefixtures("short_episodes")
+def test_failed_acts_are_gone_on_with_as_they_were(tinytroupe, tmp_path):
+    """A turn that was lost before the break is lost after it, too, and is not asked for again."""
+
+    def fails(request: Request) -> bool:
+        return (request.agent, request.step) in {(1, 0), (2, 1), (3, 3)}
+
+    found = []
+    for breaks in (False, True):
+        forget(tinytroupe)
+        world = town(tinytroupe)
+        rest: dict[str, Any] = {
+            "step_time": HOUR,
+            "folder": tmp_path / f"breaks {breaks}",
+            "limits": LIMITS | {"max_attempts": 1},
+        }
+        with adopt(world, Cast(fails=fails), steps=2 if breaks else 5, **rest) as run:
+            run.start().wait(WAIT_S)
+            transcript = said(run)
+        if breaks:
+            forget(tinytroupe)
+            world, model = town(tinytroupe), Cast(fails=fails)
+            with adopt(world, model, steps=5, resume=True, **rest) as run:
+                run.start().wait(WAIT_S)
+                transcript = said(run)
+            assert {request.step for request in model.asked} == {2, 3, 4}
+        found.append((transcript, remembered(world)))
+    assert len(found[0][0]) == 17
+    assert found[0] == found[1]
+
+
+def test_persons_that_come_into_a_run_or_leave_it(tinytroupe):
+    """Who comes into an adopted world meanwhile hears what is said there, and who leaves it does no harm; the run ends well."""
+    world = town(tinytroupe)
+    newcomer = tinytroupe.person.TinyPerson("Newcomer")
+
+    def change(run: AdoptedRun) -> None:
+        world.add_agent(newcomer)
+        leaver = world.agents[0]
+        world.agents.remove(leaver)
+        world.name_to_agent.pop(leaver.name)
+        world.broadcast("Somebody came, and somebody left.")
+
+    with adopt(world, Cast(), steps=3, interventions=[tl.Intervention(change, at=1)]) as run:
+        run.start().wait(WAIT_S)
+        assert run.state == "done"
+        assert run.frames.errors.empty
+        assert Counter(agent for _, agent, _ in said(run))["Person 3"] == 3
+        (told,) = [each for each in run.frames.alerts.message if "Newcomer" in each]
+        assert "does not act" in told
+    assert heard(newcomer) == ["Somebody came, and somebody left."]
+    assert type(newcomer.episodic_memory) is tinytroupe.memory.EpisodicMemory
 
 
 def life(folder: str) -> None:

@@ -435,6 +435,31 @@ def test_a_turn_that_fails_is_given_on(hub: Hub):
         pass
 
 
+def test_whoever_is_cancelled_while_waiting_for_its_turn_holds_up_nobody():
+    """A function that is cancelled in the queue leaves it, and those behind it get their turns."""
+    entered: list[int] = []
+
+    async def play(hub: Hub) -> None:
+        turns, go = Turns(hub), asyncio.Event()
+
+        def work(number: int) -> None:
+            with turns:
+                hub.wait(go.wait)
+                entered.append(number)
+
+        tasks = [asyncio.ensure_future(hub.run(partial(work, number))) for number in range(4)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        tasks[1].cancel()
+        await asyncio.wait([tasks[1]])
+        go.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert [task.cancelled() for task in tasks] == [False, True, False, False]
+
+    on_loop(play)
+    assert entered == [0, 2, 3]
+
+
 def test_whoever_pauses_its_turn_lets_others_in(hub: Hub):
     """While a turn is paused others have theirs, all at once where they pause as well; afterwards it is the first one's again."""
     turns, waiting, go = Turns(hub), 0, asyncio.Event()

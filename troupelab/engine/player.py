@@ -87,6 +87,8 @@ class Player:
         order, standing = self._order, self._standing
         while not standing.stopping and order.lowest < self.steps:
             await standing.go.wait()
+            if standing.stopping:
+                break
             if order.lowest > self.prepared:
                 # Everybody has finished what comes before this step.
                 await self._prepare(order.lowest)

@@ -86,6 +86,7 @@ class TroupeActor(Actor):
         troupe: theirs.
         step_time: what a step takes in the world; None where its time stands still.
         keeps: whether the run is to be gone on with after a crash.
+        resumed: whether memories and states come out of an earlier life.
     """
 
     calls_often = True
@@ -102,6 +103,7 @@ class TroupeActor(Actor):
         troupe: StageTroupe,
         step_time: timedelta | None,
         keeps: bool,
+        resumed: bool,
     ) -> None:
         super().__init__(parts, consolidator, ahead, standing)
         self._world = world
@@ -112,7 +114,11 @@ class TroupeActor(Actor):
         self._playing: asyncio.Future[None] | None = None
         self._rows: list[ActRow] = []
         self._kept: list[dict[str, str]] = [{} for _ in range(len(self._persons) + 1)]
-        self._began = False
+        self._told = {person.name for person in self._persons}
+        self._resumed = resumed
+        self._last_step = -1
+        self._is_whole = True
+        """Whether all that was begun is over, so that what is remembered now may be kept."""
 
     def _member(self, index: int) -> Member:
         return self._troupe.members[index]
@@ -120,8 +126,10 @@ class TroupeActor(Actor):
     # ------------------------------------------------------------------ the play
 
     async def open(self) -> None:
-        """Take the loop."""
+        """Take the loop, and keep how everybody was when the run began."""
         self._troupe.hub.open()
+        if not self._resumed:
+            self._keep_rows(-1)
 
     async def close(self) -> None:
         """Give the loop back, with nothing under way."""
@@ -129,15 +137,21 @@ class TroupeActor(Actor):
             self._playing.cancel()
             await asyncio.gather(self._playing, return_exceptions=True)
         await self._troupe.hub.drain()
+        if self._is_whole:  # what was remembered since the last step, of an interview say
+            self._keep_rows(self._last_step)
         self._troupe.hub.close()
 
     async def prepare(self, step: int) -> None:
         """Let the persons hear what the run was told, and the world begin its step."""
         troupe = self._troupe
-        if not self._began:
-            self._began = True
-            self._keep_rows(-1)
-        troupe.step = step
+        troupe.step, self._is_whole = step, False
+        for person in self._world.agents:
+            if person.name not in self._told:
+                self._told.add(person.name)
+                sentence = (
+                    f"{person.name} came into the world after it was adopted: it hears, and does not act in this run"
+                )
+                self._standing.alert("cast", sentence)
         for member in troupe.members:
             troupe.begin(member)
         for agent, person in zip(self._stage.agents, self._persons, strict=True):
@@ -166,7 +180,8 @@ class TroupeActor(Actor):
         """
         begun()
         troupe, person, member = self._troupe, self._persons[agent.index], self._member(agent.index)
-        if not troupe.reached.is_set():  # a world that has its agents act in its own way has done so
+        # A world that has its agents act in its own way has done so; and whoever left it does not act.
+        if not troupe.reached.is_set() or person not in self._world.agents:
             self.acts_done += 1
             return True
         account = Account(self._clock.now())
@@ -214,13 +229,14 @@ class TroupeActor(Actor):
                 await troupe.hub.run(member.settle)
         troupe.tell_sizes()
         # Where the run was stopped amid the step, or amid its notes, the step is played again when it goes on.
-        if step > troupe.step and not any(member.was_cut_off for member in troupe.members):
+        self._is_whole = step > troupe.step and not any(member.was_cut_off for member in troupe.members)
+        if self._is_whole:
             self._keep_rows(troupe.step)
 
     # ------------------------------------------------------------------ what is kept
 
     def _keep_rows(self, step: int) -> None:
-        rows, self._rows = self._rows, []
+        rows, self._rows, self._last_step = self._rows, [], step
         if not self._keeps:
             return
         for row in rows:
@@ -254,7 +270,7 @@ class TroupeActor(Actor):
     async def restore(self, row: StateRow) -> None:
         """Remember what a person remembered by the end of a step, and take note of its state."""
         self._kept[row.agent].update(row.state)
-        self._began = True
+        self._last_step = row.step
         self._troupe.step = max(0, row.step)
         if row.agent == _WORLD:
             self._troupe.tell_sizes()

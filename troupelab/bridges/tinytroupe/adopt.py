@@ -29,6 +29,7 @@ from troupelab.folder import RUN_FILE, open_store
 from troupelab.limits import Limits, Number
 from troupelab.people.world import World
 from troupelab.run import Run
+from troupelab.telemetry.journal import StateRow, read_rows
 
 if TYPE_CHECKING:
     from troupelab.engine.ahead import Ahead
@@ -60,6 +61,8 @@ class AdoptedRun(Run):
         self.tiny_world = world
         self._persons = persons
         self._closed = False
+        # A run that was ended before it had begun has kept nothing of anybody.
+        resumed = past is not None and any(isinstance(row, StateRow) for row in read_rows(past.store))
         hub, made = Hub(), list[StageTroupe]()
 
         def make_actor(parts: Parts, consolidator: Consolidator, ahead: Ahead, standing: Standing) -> TroupeActor:
@@ -70,7 +73,7 @@ class AdoptedRun(Run):
             made.append(troupe)
             return TroupeActor(
                 parts, consolidator, ahead, standing, world=world, persons=persons, troupe=troupe, step_time=step_time,
-                keeps=rest.get("folder") is not None,
+                keeps=rest.get("folder") is not None, resumed=resumed,
             )  # fmt: skip
 
         shown = _world_of(world, persons, step_time, rest.get("steps"))
@@ -81,7 +84,7 @@ class AdoptedRun(Run):
         for person, agent in zip(persons, self._stage.agents, strict=True):
             if (other := ROSTER.get(person)) is not None:
                 other.troupe.release(person)
-            member = troupe.enlist(person, agent.memory, blank=past is not None)
+            member = troupe.enlist(person, agent.memory, blank=resumed)
             if rest.get("folder") is not None:
                 member.diary.keep_from_now()
         opened = contextlib.ExitStack()

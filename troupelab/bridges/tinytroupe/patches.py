@@ -263,7 +263,7 @@ def _minibio(original: Any) -> Any:
 def _last_action(original: Any) -> Any:
     def last_remembered_action(person: Any, ignore_done: bool = True) -> Any:
         member = ROSTER.get(person)
-        if member is None:
+        if member is None or getattr(person.episodic_memory, "diary", None) is not member.diary:
             return original(person, ignore_done)
         for value in member.diary.newest_first():  # TinyTroupe takes all actions there are, to look at the last
             if isinstance(value, dict) and value.get("type") == "action":
