@@ -116,6 +116,18 @@ def test_an_intervention_may_pause():
     assert run.wait(30).progress().acts_done == 4 * len(run.agent_names)
 
 
+@pytest.mark.parametrize("order", ["lockstep", "free"])
+def test_a_run_that_is_paused_before_a_steps_first_act_can_be_stopped(order):
+    """It ends, and nobody has acted in that step."""
+    pause = tl.Intervention(lambda run: run.pause(), at=2)
+    run = quick_run(world="market_panel", steps=4, order=order, interventions=[pause])
+    run.start().wait(30, until="paused")
+    run.stop()
+    run.wait(30)
+    assert run.state == "stopped"
+    assert run.frames.acts.step.max() == 1
+
+
 @pytest.mark.parametrize("policy", ["skip", "pause", "raise"])
 def test_a_broken_intervention_is_an_event_and_dealt_with_as_asked(policy):
     """An error in it is told; the run goes on, pauses, or ends, as on_error says."""

@@ -635,6 +635,38 @@ def test_a_failing_call_is_an_event_and_the_others_go_on(tinytroupe):
     assert heard(persons[3]) == []
 
 
+def test_a_tool_that_wants_to_end_the_process_costs_a_turn(tinytroupe):
+    """SystemExit out of a faculty is an act that failed: it is told, everybody else acts, and the next step is as any."""
+
+    class Quits(sys.modules["tinytroupe.agent.mental_faculty"].TinyMentalFaculty):  # type: ignore[misc, name-defined]
+        """Ends the process, as a command line's parser does."""
+
+        def process_action(self, agent: Any, action: Any) -> bool:
+            """End it."""
+            raise SystemExit(2)
+
+        def actions_definitions_prompt(self) -> str:
+            """Nothing is said of it."""
+            return ""
+
+        def actions_constraints_prompt(self) -> str:
+            """Nothing is said of it."""
+            return ""
+
+    persons = people(tinytroupe)
+    persons[0].add_mental_faculties([Quits("Quits")])
+    world = world_of(tinytroupe, persons)
+    before = everything(tinytroupe)
+    try:
+        with accelerate(model=Cast()) as fast:
+            world.run(2)
+            assert set(fast.frames.errors.agent) == {"Person 0"}
+            assert Counter(fast.transcript().agent)["Person 3"] == 2
+        assert everything(tinytroupe) == before
+    finally:
+        tinytroupe.registry.JsonSerializableRegistry.class_mapping.pop("Quits", None)
+
+
 def test_everybody_failing_raises(tinytroupe):
     """A step in which nobody could act raises the first failure, as a typed error."""
     persons = people(tinytroupe)

@@ -539,6 +539,36 @@ def test_an_act_that_fails_is_dealt_with_as_asked(tinytroupe, policy):
     assert type(world.agents[0].episodic_memory) is tinytroupe.memory.EpisodicMemory
 
 
+def test_a_tool_that_wants_to_end_the_process_costs_a_turn(tinytroupe):
+    """SystemExit out of a faculty is an act that failed: it is told, everybody else acts, and the run comes to its end."""
+
+    class Quits(sys.modules["tinytroupe.agent.mental_faculty"].TinyMentalFaculty):  # type: ignore[misc, name-defined]
+        """Ends the process, as a command line's parser does."""
+
+        def process_action(self, agent: Any, action: Any) -> bool:
+            """End it."""
+            raise SystemExit(2)
+
+        def actions_definitions_prompt(self) -> str:
+            """Nothing is said of it."""
+            return ""
+
+        def actions_constraints_prompt(self) -> str:
+            """Nothing is said of it."""
+            return ""
+
+    world = town(tinytroupe)
+    world.agents[0].add_mental_faculties([Quits("Quits")])
+    try:
+        with adopt(world, Cast(), steps=2) as run:
+            run.start().wait(WAIT_S)
+            assert run.state == "done"
+            assert set(run.frames.errors.agent) == {"Person 0"}
+            assert Counter(agent for _, agent, _ in said(run))["Person 3"] == 2
+    finally:
+        tinytroupe.registry.JsonSerializableRegistry.class_mapping.pop("Quits", None)
+
+
 def test_everybody_failing_does_not_hang(tinytroupe):
     """A model that answers nobody costs everybody every turn, and the run ends."""
     with adopt(town(tinytroupe), Cast(fails=lambda _: True), steps=2, limits={"max_attempts": 1}) as run:
@@ -589,6 +619,33 @@ def test_an_adopted_world_under_an_acceleration(tinytroupe):
         assert len(heard(adopted.agents[0])) == 3
         assert fast.frames.errors.empty
     assert patches._patches is None
+    assert type(adopted.agents[0].episodic_memory) is tinytroupe.memory.EpisodicMemory
+
+
+@pytest.mark.parametrize("first", ["acceleration", "run"])
+def test_an_acceleration_and_a_run_are_closed_in_any_order(tinytroupe, first):
+    """Whichever was opened first, and whichever is closed first, the other one goes on, and nothing is left in the end."""
+    adopted = world_of(tinytroupe, people(tinytroupe), "Adopted")
+    free = world_of(tinytroupe, people(tinytroupe, 3, "Free"), "Free")
+    fast, model = accelerate(model=Cast(" fast")), Cast(" run")
+    if first == "acceleration":
+        fast.start()
+    run = adopt(adopted, model, steps=3)
+    if first == "run":
+        fast.start()
+    model.open.clear()
+    run.start()
+    eventually("four are under way", lambda: model.under_way == 4)
+    free.run(1)
+    fast.stop()
+    assert type(free.agents[0].episodic_memory) is tinytroupe.memory.EpisodicMemory
+    model.open.set()
+    run.wait(WAIT_S)
+    assert len(said(run)) == 12
+    assert len(fast.transcript()) == 3
+    run.close()
+    assert patches._patches is None
+    assert [len(heard(person)) for person in adopted.agents] == [3] * 4
     assert type(adopted.agents[0].episodic_memory) is tinytroupe.memory.EpisodicMemory
 
 

@@ -121,6 +121,20 @@ def test_a_coroutine_function_that_fails_at_once_raises_where_it_was_waited_for(
     assert on_loop(play) == "caught"
 
 
+@pytest.mark.parametrize("end", [SystemExit(2), KeyboardInterrupt()])
+def test_a_function_that_wants_to_end_the_process_does_not_end_the_loop(hub, end):
+    """Asyncio would let such an exception end the loop and everybody on it: here it is an error of that function alone."""
+
+    def leave() -> None:
+        hub.wait(lambda: asyncio.sleep(0))
+        raise end
+
+    for work in (leave, lambda: hub.aside(leave)):
+        with pytest.raises(BridgeError, match=type(end).__name__):
+            hub.spawn(work).result(10)
+        assert hub.spawn(lambda: hub.wait(lambda: asyncio.sleep(0, "alive"))).result(10) == "alive"
+
+
 def test_cancellation_passes_through_the_function_to_what_it_waits_for():
     """Cancelling the task cancels what is awaited; the function's `finally` runs, and it may wait there once more."""
     seen: list[str] = []
