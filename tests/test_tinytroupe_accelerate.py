@@ -24,7 +24,7 @@ import troupelab as tl
 from troupelab.bridges.tinytroupe import patches
 from troupelab.bridges.tinytroupe.accelerate import Acceleration, accelerate
 from troupelab.bridges.tinytroupe.troupe import ROSTER
-from troupelab.errors import BridgeError, LimitError, ModelRequestError, TroupeLabError
+from troupelab.errors import BridgeError, InputError, LimitError, ModelRequestError, TroupeLabError
 from troupelab.models.model import Reply, Request
 from troupelab.models.rehearsal.process import Rehearsal
 
@@ -285,6 +285,26 @@ def test_an_acceleration_that_cannot_be_opened_leaves_nothing(tinytroupe, tmp_pa
         accelerate(model=Cast(), cache=tmp_path).start()
     assert everything(tinytroupe) == before
     assert not set(ROSTER) & set(persons)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("troupelab")]
+
+
+def test_memories_that_cannot_be_kept_are_refused_before_anything_is_changed(tinytroupe):
+    """A person who remembers something that no JSON can hold is told when it is opened; everybody has their own memories as before."""
+    persons = people(tinytroupe, 3)
+    persons[0].listen("Hello.")
+    endless: dict[str, Any] = {"type": "stimulus", "role": "user"}
+    endless["content"] = endless
+    persons[1].episodic_memory._store(endless)
+    before = everything(tinytroupe)
+    memories = [person.episodic_memory for person in persons]
+    with pytest.raises(InputError):
+        accelerate(model=Cast()).start()
+    assert everything(tinytroupe) == before
+    assert not set(ROSTER) & set(persons)
+    assert patches._patches is None
+    assert all(type(person.episodic_memory) is tinytroupe.memory.EpisodicMemory for person in persons)
+    assert [person.episodic_memory.count() for person in persons] == [1, 1, 0]
+    assert persons[1].episodic_memory is memories[1]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("troupelab")]
 
 

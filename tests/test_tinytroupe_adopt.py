@@ -31,7 +31,7 @@ from troupelab.bridges.tinytroupe.accelerate import accelerate
 from troupelab.bridges.tinytroupe.adopt import AdoptedRun, adopt
 from troupelab.bridges.tinytroupe.troupe import ROSTER
 from troupelab.dashboard.panels import Panels
-from troupelab.errors import BridgeError, CheckpointError, LimitError, ModelRequestError, RunError
+from troupelab.errors import BridgeError, CheckpointError, InputError, LimitError, ModelRequestError, RunError
 from troupelab.models.model import Reply, Request
 
 START, HOUR = datetime(2026, 3, 2, 8), timedelta(hours=1)
@@ -794,6 +794,28 @@ def test_a_resumed_run_can_be_resumed_again(tinytroupe, tmp_path):
 
 
 @pytest.mark.usefixtures("short_episodes")
+def test_a_stop_right_after_going_on_loses_nothing(tinytroupe, tmp_path):
+    """Lives that are stopped at once, while they still live through what is kept, leave the folder as it was."""
+    whole, transcript = undisturbed(tinytroupe)
+    rest: dict[str, Any] = {"step_time": HOUR, "folder": tmp_path / "run", "limits": LIMITS}
+    forget(tinytroupe)
+    with adopt(town(tinytroupe), Cast(), steps=4, **rest) as run:
+        run.start().wait(WAIT_S)
+    for now in (True, False, True):
+        forget(tinytroupe)
+        with adopt(town(tinytroupe), Cast(latency_s=0.01), steps=6, resume=True, **rest) as run:
+            run.start()
+            run.stop(now=now)
+            run.wait(WAIT_S)
+    forget(tinytroupe)
+    world = town(tinytroupe)
+    with adopt(world, Cast(), steps=6, resume=True, **rest) as run:
+        run.start().wait(WAIT_S)
+        assert said(run) == transcript
+    assert remembered(world) == whole
+
+
+@pytest.mark.usefixtures("short_episodes")
 def test_what_was_told_asked_and_cleared_is_so_after_going_on(tinytroupe, tmp_path):
     """A stimulus, an interview that is remembered and a part of a memory that was cleared are as they would be without the break."""
 
@@ -1049,6 +1071,23 @@ def test_a_refused_adoption_changes_nothing(tinytroupe, tmp_path):
     assert not set(ROSTER) & set(world.agents)
     assert remembered(world) == before
     assert type(world.agents[0].episodic_memory) is tinytroupe.memory.EpisodicMemory
+
+
+def test_memories_that_cannot_be_kept_are_refused(tinytroupe):
+    """A person who remembers something that no JSON can hold cannot be adopted, and everybody has their own memories as before."""
+    world = town(tinytroupe)
+    endless: dict[str, Any] = {"type": "stimulus", "role": "user"}
+    endless["content"] = endless
+    world.agents[1].episodic_memory._store(endless)
+    with pytest.raises(InputError):
+        adopt(world, Cast(), steps=1)
+    assert not set(ROSTER) & set(world.agents)
+    assert patches._patches is None
+    assert all(type(person.episodic_memory) is tinytroupe.memory.EpisodicMemory for person in world.agents)
+    world.agents[1].episodic_memory.clear()
+    with adopt(world, Cast(), steps=1) as run:
+        run.start().wait(WAIT_S)
+        assert len(said(run)) == 4
 
 
 def test_close_gives_everything_back(tinytroupe):

@@ -130,8 +130,9 @@ def test_a_function_that_wants_to_end_the_process_does_not_end_the_loop(hub, end
         raise end
 
     for work in (leave, lambda: hub.aside(leave)):
-        with pytest.raises(BridgeError, match=type(end).__name__):
-            hub.spawn(work).result(10)
+        found = hub.spawn(work).exception(10)
+        assert isinstance(found, BridgeError)
+        assert type(end).__name__ in str(found)
         assert hub.spawn(lambda: hub.wait(lambda: asyncio.sleep(0, "alive"))).result(10) == "alive"
 
 

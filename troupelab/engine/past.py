@@ -191,7 +191,8 @@ class Past:
                 await asyncio.sleep(0)
                 if standing.stopping:
                     break
-        await actor.restored()
+        else:
+            await actor.restored()
         parts.clock.start(self.last_s)  # what living through it again took is no time of the run
         if actor.strays:
             message = (

@@ -117,7 +117,7 @@ class TroupeActor(Actor):
         self._told = {person.name for person in self._persons}
         self._resumed = resumed
         self._last_step = -1
-        self._is_whole = True
+        self._is_whole = not resumed
         """Whether all that was begun is over, so that what is remembered now may be kept."""
 
     def _member(self, index: int) -> Member:
@@ -293,6 +293,7 @@ class TroupeActor(Actor):
             member.diary.fresh, member.diary.fresh_notes = [], []
         for person in self._persons:
             await self._troupe.hub.run(person.reset_prompt)
+        self._is_whole = True
 
     def _decode(self, person: Any, kept: dict[str, str]) -> None:
         """Have TinyTroupe read a state, but for the memories, which are there."""

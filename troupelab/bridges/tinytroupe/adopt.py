@@ -81,17 +81,18 @@ class AdoptedRun(Run):
         (troupe,) = made
         engine = self._engine
         engine.interviewer = PersonInterviewer(engine.interviewer.parts, engine.interviewer.ahead, persons, hub)
-        for person, agent in zip(persons, self._stage.agents, strict=True):
-            if (other := ROSTER.get(person)) is not None:
-                other.troupe.release(person)
-            member = troupe.enlist(person, agent.memory, blank=resumed)
-            if rest.get("folder") is not None:
-                member.diary.keep_from_now()
-        opened = contextlib.ExitStack()
-        opened.enter_context(installed(troupe, for_everybody=False))
-        WORLDS[world] = troupe
-        opened.callback(_give_back, weakref.ref(world), troupe)
-        self._give_back = weakref.finalize(self, opened.close)
+        with contextlib.ExitStack() as opened:
+            opened.callback(self._file.close, temporary=True)
+            opened.enter_context(installed(troupe, for_everybody=False))
+            opened.callback(_give_back, weakref.ref(world), troupe)
+            for person, agent in zip(persons, self._stage.agents, strict=True):
+                if (other := ROSTER.get(person)) is not None:
+                    other.troupe.release(person)
+                member = troupe.enlist(person, agent.memory, blank=resumed)
+                if rest.get("folder") is not None:
+                    member.diary.keep_from_now()
+            WORLDS[world] = troupe
+            self._give_back = weakref.finalize(self, opened.pop_all().close)
 
     def fork(self, *args: Any, **kwargs: Any) -> Self:
         """Refuse: TinyTroupe's persons are there once.
@@ -124,7 +125,6 @@ class AdoptedRun(Run):
         ]:
             if registry.get(each.name) is each:
                 del registry[each.name]
-        self._file.close(temporary=True)
 
     def _keep_memories(self) -> None:
         """Put all memories into the folder; its file stays open until `close`, since persons read their memories in it."""
@@ -232,8 +232,14 @@ def adopt(
         "steps": steps, "limits": given, "seed": seed, "folder": folder, "on_error": on_error, "interventions": interventions,
         "embedder": embedder, "cache": cache, "nest": nest, "max_rows": max_rows,
     }  # fmt: skip
+    model = model or model_of(tt)
     past = _past(world, folder) if resume else None
-    return AdoptedRun(tt, world, model or model_of(tt), step_time=step_time, past=past, **rest)
+    try:
+        return AdoptedRun(tt, world, model, step_time=step_time, past=past, **rest)
+    except BaseException:
+        if past is not None:
+            past.store.close()
+        raise
 
 
 def _past(world: Any, folder: str | Path | None) -> Past:

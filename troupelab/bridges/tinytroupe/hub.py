@@ -88,7 +88,7 @@ class Hub:
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run a function in a greenlet of its own, and return what it returns."""
-        made = self._greenlet(work)
+        made = self._greenlet(partial(_going_on, work))
         made.gr_context = contextvars.copy_context()
         self._drivers[made] = asyncio.current_task()
         resume: Callable[[], Any] = made.switch
@@ -178,7 +178,7 @@ class Hub:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="troupelab-tool")
         threads, context = self._threads, contextvars.copy_context()
-        return self.wait(lambda: asyncio.get_running_loop().run_in_executor(threads, context.run, work))
+        return self.wait(lambda: asyncio.get_running_loop().run_in_executor(threads, context.run, _going_on, work))
 
     def cancel(self) -> None:
         """End everything that was spawned. On the loop."""
@@ -218,7 +218,8 @@ class Hub:
             yield
         finally:
             assert loop is not None
-            loop.call_soon_threadsafe(over.set)
+            with contextlib.suppress(RuntimeError):  # it has ended by itself
+                loop.call_soon_threadsafe(over.set)
             end.result()
             thread.join()
 
@@ -288,6 +289,14 @@ class Turns:
 
 async def _awaited(begin: Callable[[], Awaitable[T]]) -> T:
     return await begin()
+
+
+def _going_on(work: Callable[[], T]) -> T:
+    """Do something that may not end the process: on a loop's thread that would end the loop, and with it everybody's work."""
+    try:
+        return work()
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise BridgeError(f"this wanted to end the process: {error!r}") from error
 
 
 def _settle(outcome: Future[T], action: Callable[[], T]) -> None:

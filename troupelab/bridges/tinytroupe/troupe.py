@@ -107,8 +107,12 @@ class Troupe:
         member = Member(self, index, person.name, memory)
         self.members.append(member)
         self.hub.do(lambda: self.begin(member))
-        self.attach(person, member, blank=blank)
         ROSTER[person] = member
+        try:
+            self.attach(person, member, blank=blank)
+        except BaseException:
+            del ROSTER[person]
+            raise
         return member
 
     def _name_for(self, person: Any) -> str:
