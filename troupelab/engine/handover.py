@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from troupelab.errors import RunError
 
-__all__ = ["Handover"]
+__all__ = ["Handover", "settle"]
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ class Handover:
             return True
         outcome: Future[None] = Future()
         try:
-            loop.call_soon_threadsafe(_settle, outcome, action)
+            loop.call_soon_threadsafe(settle, outcome, action)
         except RuntimeError:  # the loop closed in this very moment
             return False
         outcome.result(_TIMEOUT_S)
@@ -90,7 +90,7 @@ class Handover:
                 return runner.run(alone())
 
         outcome: Future[T] = Future()
-        threading.Thread(target=_settle, args=(outcome, run), daemon=True).start()
+        threading.Thread(target=settle, args=(outcome, run), daemon=True).start()
         return outcome
 
 
@@ -109,7 +109,7 @@ async def _until_cancelled(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         raise RunError("the run ended before that was done; ask again, now that it has") from None
 
 
-def _settle(outcome: Future[T], action: Callable[[], T]) -> None:
+def settle(outcome: Future[T], action: Callable[[], T]) -> None:
     """Run an action and put what came of it into a future that another thread waits for."""
     try:
         result = action()

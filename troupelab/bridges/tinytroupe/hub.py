@@ -19,6 +19,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from troupelab.engine.handover import settle
 from troupelab.errors import BridgeError, MissingPackageError
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ class Hub:
         if loop is None or threading.get_ident() == self._thread:
             return action()
         outcome: Future[T] = Future()
-        loop.call_soon_threadsafe(_settle, outcome, action)
+        loop.call_soon_threadsafe(settle, outcome, action)
         return outcome.result()
 
     def spawn(self, work: Callable[[], T]) -> Future[T]:
@@ -157,14 +158,14 @@ class Hub:
         if loop is None:
             raise BridgeError("the bridge is closed: nothing runs on it any more")
 
-        async def settle() -> None:
+        async def finish() -> None:
             try:
                 outcome.set_result(await self.run(work))
             except BaseException as error:
                 outcome.set_exception(error)
 
         def begin() -> None:
-            task = asyncio.get_running_loop().create_task(settle(), context=context)
+            task = asyncio.get_running_loop().create_task(finish(), context=context)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -210,7 +211,7 @@ class Hub:
             with asyncio.Runner() as runner:  # asyncio.run may be another's by now (nest_asyncio)
                 runner.run(live())
 
-        thread = threading.Thread(target=_settle, args=(end, run), name="troupelab", daemon=True)
+        thread = threading.Thread(target=settle, args=(end, run), name="troupelab", daemon=True)
         thread.start()
         over = ready.result(_START_TIMEOUT_S)
         loop = self._loop
@@ -297,13 +298,3 @@ def _going_on(work: Callable[[], T]) -> T:
         return work()
     except (SystemExit, KeyboardInterrupt) as error:
         raise BridgeError(f"this wanted to end the process: {error!r}") from error
-
-
-def _settle(outcome: Future[T], action: Callable[[], T]) -> None:
-    """Do something, and put what came of it into a future that another thread waits for."""
-    try:
-        result = action()
-    except BaseException as error:
-        outcome.set_exception(error)
-    else:
-        outcome.set_result(result)

@@ -70,6 +70,8 @@ class Member:
         """How often it asked the very same in a step, by the step and a hash of what it asked."""
         self.calls = 0
         """How many questions it has put to the model."""
+        self.note_tokens = 0
+        """How many tokens its notes have taken."""
         self.last_act = Acted(0.0, 0.0, (), "")
         self.was_cut_off = False
         """Whether notes could not be written to their end, since all was to stop."""
@@ -135,7 +137,7 @@ class Member:
 
     def _write(self, person: Any, episode: list[Any], mind: dict[str, Any], before: Future[None] | None) -> None:
         """Write the notes of an episode with TinyTroupe's own consolidator, after those of the one before."""
-        troupe, began = self.troupe, time.perf_counter()
+        troupe, began, tokens = self.troupe, time.perf_counter(), self.note_tokens
         if before is not None:
             troupe.hub.wait(lambda: asyncio.wait([asyncio.wrap_future(before)]))
         try:
@@ -159,7 +161,8 @@ class Member:
         seconds, kept = time.perf_counter() - began, sizes[1] / max(1, sizes[0])
         troupe.tell(
             Consolidated(
-                troupe.clock(), troupe.step, self.index, "episode end", len(episode), len(notes), sizes[0], sizes[1], kept, seconds, 0
+                troupe.clock(), troupe.step, self.index, "episode end", len(episode), len(notes), sizes[0], sizes[1], kept, seconds,
+                self.note_tokens - tokens,
             )
         )  # fmt: skip
 

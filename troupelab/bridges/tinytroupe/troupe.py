@@ -284,3 +284,5 @@ class Troupe:
             self.spent["input_tokens"] += account.tokens_in
             self.spent["output_tokens"] += account.tokens_out
             self.spent["total_tokens"] += account.tokens
+            if member is not None and purpose == "consolidate":
+                member.note_tokens += account.tokens
