@@ -59,7 +59,11 @@ class Readings:
             self._calls += len(rows["cached"])
             self._cached += int(rows["cached"].sum())
         if "consolidations" in news:
-            self._kept = f"last kept: {news['consolidations'].columns['kept_fraction'][-1]:.2f}"
+            kept = news["consolidations"].columns["kept_fraction"]
+            if condensed := kept[
+                ~np.isnan(kept)
+            ].tolist():  # what was archived only, kept all of it, and nothing in notes
+                self._kept = f"last kept: {condensed[-1]:.2f}"
         if "actions" in news:
             rows = {name: column[-2 * SHOWN_ROWS :].tolist() for name, column in news["actions"].columns.items()}
             told = zip(rows["step"], rows["agent"], rows["action"], rows["target"], rows["content"], strict=True)
