@@ -173,6 +173,7 @@ def test_the_doctor_knows_the_empty_placeholder(tmp_path, monkeypatch):
     package.mkdir()
     (package / "__init__.py").write_text("raise RuntimeError('imported')")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tinytroupe", raising=False)  # another test may have imported one
     finding = doctor.tinytroupe_finding()
     assert "placeholder" in finding.state
     assert "pip uninstall tinytroupe" in finding.remedy
