@@ -60,9 +60,8 @@ class Readings:
             self._cached += int(rows["cached"].sum())
         if "consolidations" in news:
             kept = news["consolidations"].columns["kept_fraction"]
-            if condensed := kept[
-                ~np.isnan(kept)
-            ].tolist():  # what was archived only, kept all of it, and nothing in notes
+            # What was only archived has no share: none of it was condensed.
+            if condensed := kept[~np.isnan(kept)].tolist():
                 self._kept = f"last kept: {condensed[-1]:.2f}"
         if "actions" in news:
             rows = {name: column[-2 * SHOWN_ROWS :].tolist() for name, column in news["actions"].columns.items()}
