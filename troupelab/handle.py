@@ -23,7 +23,7 @@ from troupelab._collector import collecting_less
 from troupelab.engine.clock import Clock
 from troupelab.engine.engine import Engine
 from troupelab.engine.nest import new_loop
-from troupelab.engine.standing import State
+from troupelab.engine.standing import ENDED, State
 from troupelab.errors import RunError, StoreError
 from troupelab.events import Failed
 from troupelab.folder import RunFile
@@ -39,7 +39,6 @@ __all__ = ["Handle"]
 
 _log = logging.getLogger("troupelab")
 LIVE: Registry[Handle] = Registry(lambda run: run.stop(now=True), lambda run, timeout_s: run.wait(timeout_s))
-_ENDED = frozenset({"done", "stopped", "failed"})
 _START_TIMEOUT_S = 10.0
 _LOOK_EVERY_S = 0.02
 
@@ -103,7 +102,7 @@ class Handle:
 
     def progress(self) -> Progress:
         """How far the run is, and about how long it will still take."""
-        engine, ended = self._engine, self.state in _ENDED
+        engine, ended = self._engine, self.state in ENDED
         return progress(
             engine.standing.step,
             self.steps,
@@ -300,7 +299,7 @@ class Handle:
         """
         if agent not in self.agent_names:
             raise RunError(f"there is no agent {agent!r}; the agents are {', '.join(self.agent_names)}")
-        if remember and self.state in _ENDED:
+        if remember and self.state in ENDED:
             raise RunError("the run has ended: nothing is remembered any more")
         if self._thread is None and self._file.past is not None:
             raise RunError("this run has yet to live through its past: call start(), or start(paused=True), first")

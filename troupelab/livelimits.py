@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from troupelab.errors import LimitError
+from troupelab.events import LimitChanged
 from troupelab.limits import FIELDS, Limits, Number
 
 __all__ = ["LimitChange", "LiveLimits"]
@@ -26,6 +27,29 @@ class LimitChange(NamedTuple):
     agents: tuple[str, ...] | None
     note: str
     by: str
+
+    def accepted(self, at_s: float, step: int, next_step: int) -> list[LimitChanged]:
+        """The events that tell that it was accepted now, one for each limit.
+
+        Args:
+            at_s: seconds since the run's start.
+            step: the highest step that anyone has started, -1 for none.
+            next_step: from which memory limits hold; the others hold now.
+        """
+        accepted_ms = (time.monotonic() - self.requested_at) * 1000
+        agents = "all" if self.agents is None else ", ".join(self.agents)
+        return [
+            LimitChanged(
+                at_s, step, name, agents, _number(self.old[name]), _number(new), self.note, self.by, accepted_ms,
+                max(0, step) if FIELDS[name].at_once else next_step,
+            )
+            for name, new in self.new.items()
+        ]  # fmt: skip
+
+
+def _number(value: Number) -> float:
+    """A limit in a column of floats; no limit is infinite."""
+    return float("inf") if value is None else float(value)
 
 
 class _Version(NamedTuple):

@@ -14,6 +14,7 @@ import numpy as np
 from troupelab.dashboard.look import bytes_text, count_text, for_page, seconds_text
 from troupelab.dashboard.panel import News
 from troupelab.dashboard.panels import Panels
+from troupelab.engine.standing import ENDED
 
 if TYPE_CHECKING:
     from troupelab.run import Run
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["Readings", "alert_rows", "error_rows", "numbers_html", "title_text", "transcript_rows"]
 
 SHOWN_ROWS = 200
-ENDED = ("done", "stopped", "failed")
 
 
 class Readings:

@@ -13,7 +13,6 @@ on when that is mended, and no act is lost by it.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeAlias
@@ -33,8 +32,6 @@ from troupelab.engine.player import Player
 from troupelab.engine.standing import Standing, State
 from troupelab.engine.watch import watch_process
 from troupelab.errors import RunError
-from troupelab.events import LimitChanged
-from troupelab.limits import FIELDS, Number
 from troupelab.livelimits import LimitChange
 from troupelab.people.prompt import warm_up_prompt
 from troupelab.telemetry.journal import ToldRow
@@ -313,20 +310,7 @@ class Engine:
         self._limits.settle(next_step)
         self.pipeline.follow_limits()
         self.keeper.note_limits(change, next_step)
-        accepted_ms = (time.monotonic() - change.requested_at) * 1000
-        agents = "all" if change.agents is None else ", ".join(change.agents)
-        for name, new in change.new.items():
-            effective = max(0, standing.step) if FIELDS[name].at_once else next_step
-            self._parts.teller.tell(
-                LimitChanged(
-                    self._clock.now(), standing.step, name, agents, _number(change.old[name]), _number(new),
-                    change.note, change.by, accepted_ms, effective,
-                )
-            )  # fmt: skip
+        for event in change.accepted(self._clock.now(), standing.step, next_step):
+            self._parts.teller.tell(event)
         if standing.state == "paused" and standing.held_by in change.new:
             standing.resume()  # where the new value is not enough either, it pauses again at once
-
-
-def _number(value: Number) -> float:
-    """A limit in a column of floats; no limit is infinite."""
-    return float("inf") if value is None else float(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from troupelab.engine.ahead import Ahead
 from troupelab.engine.parts import Parts
 from troupelab.ids import draw
-from troupelab.models.model import Request
+from troupelab.models.model import ChatMessage, Request
 from troupelab.people.acts import CONVERSATION, TALK
 from troupelab.people.agent import Agent
 from troupelab.people.interview import ANSWER, EXPECTED_ANSWER, INTERVIEWER, read_answer
@@ -30,21 +30,16 @@ class Interviewer:
         self.ahead = ahead
         self._questions = 0
 
-    def next_question(self) -> int:
-        """The number of the next question, from 1."""
-        self._questions += 1
-        return self._questions
-
     async def ask(self, agent: Agent, question: str, *, remember: bool) -> str:
         """Ask an agent something, as it is between two acts; it goes before all acts, and also while the run is paused.
 
         Raises:
             ModelError: the model did not answer, or vectors could not be had.
         """
-        await self.ahead.ask([question, *(record.text for record in agent.memory.recent(_ALL))])
-        messages = question_prompt(agent, self.parts.stage, question)
+        messages = await self._messages(agent, question)
         step = agent.memory.step
-        call = self.next_question()
+        self._questions += 1
+        call = self._questions
 
         def request(attempt: int) -> Request:
             seed = draw(self.parts.seed, "ask", agent.index, step, call, attempt)
@@ -52,8 +47,15 @@ class Interviewer:
 
         answer = await self.parts.pipeline.complete(request, read_answer, EXPECTED_ANSWER, urgent=True)
         if remember:
-            await self.ahead.ask([question, answer])
-            for aside in ((CONVERSATION, INTERVIEWER, question), (TALK, agent.name, answer)):
-                agent.remember_aside(*aside)
-                self.parts.teller.note(AsideRow(agent.index, *aside))
+            await self._remember(agent, question, answer)
         return answer
+
+    async def _messages(self, agent: Agent, question: str) -> tuple[ChatMessage, ...]:
+        await self.ahead.ask([question, *(record.text for record in agent.memory.recent(_ALL))])
+        return question_prompt(agent, self.parts.stage, question)
+
+    async def _remember(self, agent: Agent, question: str, answer: str) -> None:
+        await self.ahead.ask([question, answer])
+        for aside in ((CONVERSATION, INTERVIEWER, question), (TALK, agent.name, answer)):
+            agent.remember_aside(*aside)
+            self.parts.teller.note(AsideRow(agent.index, *aside))

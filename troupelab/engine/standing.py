@@ -11,9 +11,12 @@ from troupelab.events import Alerted, Emit, RunChanged
 from troupelab.limits import FIELDS
 from troupelab.models.limiter import Limiter
 
-__all__ = ["Standing", "State"]
+__all__ = ["ENDED", "Standing", "State"]
 
 State: TypeAlias = Literal["ready", "running", "paused", "stopping", "done", "stopped", "failed"]
+
+ENDED: frozenset[State] = frozenset({"done", "stopped", "failed"})
+"""The states in which a run is over."""
 
 _log = logging.getLogger("troupelab")
 

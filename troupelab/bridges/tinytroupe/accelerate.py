@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +23,6 @@ from troupelab.engine.clock import Clock
 from troupelab.engine.standing import Standing, State
 from troupelab.engine.watch import watch_process
 from troupelab.errors import BridgeError, RunError
-from troupelab.events import LimitChanged
 from troupelab.folder import new_store
 from troupelab.limits import FIELDS, Limits, Number
 from troupelab.livelimits import LimitChange, LiveLimits
@@ -48,10 +46,10 @@ __all__ = ["Acceleration", "accelerate", "bridge_limits"]
 _AT_ONCE = 100
 
 
-def bridge_limits(config: object, given: dict[str, Number]) -> Limits:
+def bridge_limits(config: Any, given: dict[str, Number]) -> Limits:
     """The limits of a bridge: those given, and else TinyTroupe's time-out, room for a hundred calls at once, and no merging of records."""
     usual: dict[str, Number] = {"max_concurrency": _AT_ONCE, "dedup_similarity": None}
-    timeout_s = getattr(config, "get", lambda name: None)("timeout")
+    timeout_s = config.get("timeout")
     if isinstance(timeout_s, int | float) and FIELDS["timeout_s"].low <= timeout_s <= FIELDS["timeout_s"].high:
         usual["timeout_s"] = float(timeout_s)
     return Limits().replace(**{**usual, **given})
@@ -187,15 +185,8 @@ class Acceleration:
         step, next_step = self._troupe.step, self._troupe.step + 1
         self.limits.settle(next_step)
         self._pipeline.follow_limits()
-        accepted_ms = (time.monotonic() - change.requested_at) * 1000
-        for name, new in change.new.items():
-            old, now = (float("inf") if value is None else float(value) for value in (change.old[name], new))
-            effective = step if FIELDS[name].at_once else next_step
-            self.recorder.emit(
-                LimitChanged(
-                    self._clock.now(), step, name, "all", old, now, change.note, change.by, accepted_ms, effective
-                )
-            )
+        for event in change.accepted(self._clock.now(), step, next_step):
+            self.recorder.emit(event)
         if self._standing.state == "paused" and self._standing.held_by in change.new:
             self._standing.resume()
 

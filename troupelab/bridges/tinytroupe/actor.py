@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 
 from troupelab.bridges.tinytroupe.member import CALLER, Acted, Caller, Member
-from troupelab.bridges.tinytroupe.troupe import Troupe
+from troupelab.bridges.tinytroupe.troupe import Troupe, take_effect
 from troupelab.engine.actor import Actor
 from troupelab.engine.ahead import Ahead
 from troupelab.engine.consolidator import Consolidator
@@ -63,13 +63,7 @@ class StageTroupe(Troupe):
         self.reached.set()
         await self.acted.wait()
         results, self.results = self.results, {}
-
-        def handle() -> None:
-            for person in list(world.agents):
-                if person.name in results:
-                    world._handle_actions(person, person.pop_latest_actions())
-
-        await self.hub.run(handle)
+        await self.hub.run(lambda: take_effect(world, results))
         return results
 
 

@@ -24,6 +24,7 @@ from troupelab.bridges.tinytroupe.patches import WORLDS, installed
 from troupelab.bridges.tinytroupe.seams import TinyTroupe, find
 from troupelab.bridges.tinytroupe.troupe import ROSTER, Troupe
 from troupelab.engine.past import Past
+from troupelab.engine.standing import ENDED
 from troupelab.errors import BridgeError, CheckpointError, RunError, StoreError
 from troupelab.folder import RUN_FILE, open_store
 from troupelab.limits import Limits, Number
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AdoptedRun", "adopt"]
 
-_ENDED = frozenset({"done", "stopped", "failed"})
 _END_TIMEOUT_S = 30.0
 
 
@@ -113,7 +113,7 @@ class AdoptedRun(Run):
         if self._closed:
             return
         self._closed = True
-        if self._thread is not None and self.state not in _ENDED:
+        if self._thread is not None and self.state not in ENDED:
             with contextlib.suppress(RunError):  # it has ended by itself
                 self.stop(now=True)
             with contextlib.suppress(RunError):  # it failed, and has said so

@@ -26,6 +26,7 @@ from troupelab.bridges.tinytroupe.values import (
     to_records,
     to_values,
 )
+from troupelab.engine.standing import ENDED
 from troupelab.errors import BridgeError, InputError, PersonaError
 from troupelab.folder import RUN_FILE
 from troupelab.memory.memory import Memory
@@ -55,7 +56,6 @@ __all__ = [
 
 _TRANSCRIPT = ("step", "agent", "action", "target", "content")
 _LIVED = frozenset({"episodic_memory", "semantic_memory", "mental_state"})
-_ENDED = frozenset({"done", "stopped", "failed"})
 _CLOSING_S = 10.0
 
 
@@ -218,7 +218,7 @@ def _held(run: Run, index: int) -> tuple[list[Record], list[Note]]:
     """What an agent remembers; on the run's loop while there is one, out of its folder once that is closed."""
     with contextlib.ExitStack() as stack:
         memory = run._stage.agents[index].memory
-        if run.folder is not None and run.state in _ENDED:
+        if run.folder is not None and run.state in ENDED:
             run._end.wait(_CLOSING_S)  # it has played to its end, and may be writing still
         if run.folder is not None and run._file.is_closed:
             store = stack.enter_context(Store.open(run.folder / RUN_FILE, create=False))

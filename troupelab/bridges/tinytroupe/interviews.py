@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from troupelab.bridges.tinytroupe.hub import Hub
+from troupelab.bridges.tinytroupe.values import action
 from troupelab.engine.ahead import Ahead
 from troupelab.engine.interviewer import Interviewer
 from troupelab.engine.parts import Parts
-from troupelab.ids import draw
-from troupelab.models.model import ChatMessage, Request
+from troupelab.models.model import ChatMessage
+from troupelab.people.acts import CONVERSATION, TALK
 from troupelab.people.agent import Agent
-from troupelab.people.interview import ANSWER, EXPECTED_ANSWER, INTERVIEWER, read_answer
+from troupelab.people.interview import INTERVIEWER
 
 __all__ = ["PersonInterviewer"]
 
@@ -40,35 +41,15 @@ class PersonInterviewer(Interviewer):
         self._persons = list(persons)
         self._hub = hub
 
-    async def ask(self, agent: Agent, question: str, *, remember: bool) -> str:
-        """Ask a person something, as it is between two acts; it goes before all acts, and also while the run is paused.
-
-        Raises:
-            ModelError: the model did not answer.
-        """
-        person, step = self._persons[agent.index], agent.memory.step
-        call = self.next_question()
-        system = await self._hub.run(person.generate_agent_system_prompt)
+    async def _messages(self, agent: Agent, question: str) -> tuple[ChatMessage, ...]:
+        system = await self._hub.run(self._persons[agent.index].generate_agent_system_prompt)
         asked = question.replace("\n", " ")
-        messages = ChatMessage("system", system), ChatMessage("user", _ASKED + asked)
+        return ChatMessage("system", system), ChatMessage("user", _ASKED + asked)
 
-        def request(attempt: int) -> Request:
-            seed = draw(self.parts.seed, "ask", agent.index, step, call, attempt)
-            return Request("ask", agent.index, step, call, attempt, seed, messages, schema=ANSWER, gist=question)
-
-        answer = await self.parts.pipeline.complete(request, read_answer, EXPECTED_ANSWER, urgent=True)
-        if remember:
-            await self._hub.run(lambda: _remember(person, question, answer))
-        return answer
+    async def _remember(self, agent: Agent, question: str, answer: str) -> None:
+        await self._hub.run(lambda: _remember(self._persons[agent.index], question, answer))
 
 
 def _remember(person: Any, question: str, answer: str) -> None:
-    person._observe({"type": "CONVERSATION", "content": question, "source": INTERVIEWER})
-    person.store_in_memory(
-        {
-            "role": "assistant",
-            "content": {"action": {"type": "TALK", "content": answer, "target": INTERVIEWER}},
-            "type": "action",
-            "simulation_timestamp": person.iso_datetime(),
-        }
-    )
+    person._observe({"type": CONVERSATION, "content": question, "source": INTERVIEWER})
+    person.store_in_memory(action(TALK, answer, INTERVIEWER, person.iso_datetime()))

@@ -162,7 +162,6 @@ def _install_executors(tt: TinyTroupe, patches: Patches) -> None:
         return GreenletExecutor(troupe.hub)
 
     instead = types.SimpleNamespace(**{**vars(futures), "ThreadPoolExecutor": pool})
-    instead.as_completed, instead.wait = futures.as_completed, futures.wait
     patches.set(tt.factory, "concurrent", types.SimpleNamespace(futures=instead))
     patches.set(
         tt.factory, "concurrent_agent_generataion_lock", _GenerationLock(tt.factory.concurrent_agent_generataion_lock)

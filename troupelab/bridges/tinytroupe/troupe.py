@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import xxhash
@@ -28,7 +28,7 @@ from troupelab.models.account import Account
 from troupelab.models.model import ChatMessage, Request
 from troupelab.models.pipeline import Pipeline
 
-__all__ = ["ROSTER", "Troupe"]
+__all__ = ["ROSTER", "Troupe", "take_effect"]
 
 ROSTER: weakref.WeakKeyDictionary[Any, Member] = weakref.WeakKeyDictionary()
 """The persons that are of a troupe now."""
@@ -197,12 +197,7 @@ class Troupe:
             if task.exception() is None
         }
 
-        def handle() -> None:
-            for person in list(world.agents):
-                if person.name in acted:
-                    world._handle_actions(person, person.pop_latest_actions())
-
-        await self.hub.run(handle)
+        await self.hub.run(lambda: take_effect(world, acted))
         self.tell_sizes()
         now_s = self.clock()
         self._keep(StepDone(now_s, self.step, start_s, now_s, 0.0, self.pipeline.sender.limiter.size))
@@ -286,3 +281,10 @@ class Troupe:
             self.spent["total_tokens"] += account.tokens
             if member is not None and purpose == "consolidate":
                 member.note_tokens += account.tokens
+
+
+def take_effect(world: Any, acted: Collection[str]) -> None:
+    """Let the actions of all who have acted take effect in their world, in the agents' order."""
+    for person in list(world.agents):
+        if person.name in acted:
+            world._handle_actions(person, person.pop_latest_actions())
