@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import troupes
-from troupes import _imported, tinytroupe
+from troupes import _imported, quitter, tinytroupe
 
-__all__ = ["_imported", "tinytroupe"]
+__all__ = ["_imported", "quitter", "tinytroupe"]
 
 collect_ignore = ["minimal_tinytroupe"]
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

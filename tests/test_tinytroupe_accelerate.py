@@ -15,11 +15,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from helpers import eventually
+from townsfolk import HOUR, SAYINGS, START, forget, heard, people, world_of
 
 import troupelab as tl
 from troupelab.bridges.tinytroupe import patches
@@ -29,17 +29,8 @@ from troupelab.errors import BridgeError, InputError, LimitError, ModelRequestEr
 from troupelab.models.model import Reply, Request
 from troupelab.models.rehearsal.process import Rehearsal
 
-START, HOUR = datetime(2026, 3, 2, 8), timedelta(hours=1)
 NAME = re.compile(r'"name": "(Person \d+)"')
 WAIT_S = 20.0
-
-
-SAYINGS = (
-    "The kettle leaks again.", "Who will sing on Thursday?", "Bicycles are dear this year.", "I dreamt of a lighthouse.",
-    "Our library should open on Sundays.", "Nobody waters these tomatoes.", "Let us count the chairs.", "My shoes want mending.",
-    "Portugal has better trains.", "Snow fell on the harbour.", "He owes me eleven coins.", "A fox lives behind the mill.",
-)  # fmt: skip
-"""Unlike one another, since TinyTroupe lets nobody say the like twice."""
 
 
 def saying(name: str, number: int) -> str:
@@ -155,29 +146,6 @@ class Stock:
         return {}
 
 
-def people(tt: Any, count: int = 4) -> list[Any]:
-    """So many persons of one world."""
-    made = []
-    for number in range(count):
-        person = tt.person.TinyPerson(f"Person {number}")
-        person.include_persona_definitions({"age": 30 + number, "nationality": "Turkish", "occupation": "clerk"})
-        made.append(person)
-    return made
-
-
-def world_of(tt: Any, persons: list[Any], name: str = "Town") -> Any:
-    """A world with a clock of its own, where talk reaches only whom it is meant for."""
-    world = tt.world.TinyWorld(name, persons, initial_datetime=START, broadcast_if_no_target=False, interventions=[])
-    world.make_everyone_accessible()
-    return world
-
-
-def forget(tt: Any) -> None:
-    """Have TinyTroupe forget everybody, so that the same names can be used again."""
-    tt.person.TinyPerson.clear_agents()
-    tt.world.TinyWorld.clear_environments()
-
-
 def remembered(persons: list[Any]) -> dict[str, Any]:
     """All that persons remember and have in mind."""
     return {
@@ -190,12 +158,6 @@ def remembered(persons: list[Any]) -> dict[str, Any]:
         )
         for person in persons
     }
-
-
-def heard(person: Any) -> list[str]:
-    """What a person has heard, in order."""
-    records = person.episodic_memory.retrieve_all(item_type="stimulus")
-    return [record["content"]["stimuli"][0]["content"] for record in records]
 
 
 @pytest.fixture
@@ -656,36 +618,17 @@ def test_a_failing_call_is_an_event_and_the_others_go_on(tinytroupe):
     assert heard(persons[3]) == []
 
 
-def test_a_tool_that_wants_to_end_the_process_costs_a_turn(tinytroupe):
+def test_a_tool_that_wants_to_end_the_process_costs_a_turn(tinytroupe, quitter):
     """SystemExit out of a faculty is an act that failed: it is told, everybody else acts, and the next step is as any."""
-
-    class Quits(sys.modules["tinytroupe.agent.mental_faculty"].TinyMentalFaculty):  # type: ignore[misc, name-defined]
-        """Ends the process, as a command line's parser does."""
-
-        def process_action(self, agent: Any, action: Any) -> bool:
-            """End it."""
-            raise SystemExit(2)
-
-        def actions_definitions_prompt(self) -> str:
-            """Nothing is said of it."""
-            return ""
-
-        def actions_constraints_prompt(self) -> str:
-            """Nothing is said of it."""
-            return ""
-
     persons = people(tinytroupe)
-    persons[0].add_mental_faculties([Quits("Quits")])
+    persons[0].add_mental_faculties([quitter])
     world = world_of(tinytroupe, persons)
     before = everything(tinytroupe)
-    try:
-        with accelerate(model=Cast()) as fast:
-            world.run(2)
-            assert set(fast.frames.errors.agent) == {"Person 0"}
-            assert Counter(fast.transcript().agent)["Person 3"] == 2
-        assert everything(tinytroupe) == before
-    finally:
-        tinytroupe.registry.JsonSerializableRegistry.class_mapping.pop("Quits", None)
+    with accelerate(model=Cast()) as fast:
+        world.run(2)
+        assert set(fast.frames.errors.agent) == {"Person 0"}
+        assert Counter(fast.transcript().agent)["Person 3"] == 2
+    assert everything(tinytroupe) == before
 
 
 def test_everybody_failing_raises(tinytroupe):

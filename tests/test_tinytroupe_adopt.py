@@ -17,13 +17,13 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import troupes
 from helpers import eventually
+from townsfolk import HOUR, SAYINGS, START, forget, heard, people, world_of
 
 import troupelab as tl
 from troupelab.bridges.tinytroupe import patches, seams
@@ -34,14 +34,7 @@ from troupelab.dashboard.panels import Panels
 from troupelab.errors import BridgeError, CheckpointError, InputError, LimitError, ModelRequestError, RunError
 from troupelab.models.model import Reply, Request
 
-START, HOUR = datetime(2026, 3, 2, 8), timedelta(hours=1)
 WAIT_S = 30.0
-SAYINGS = (
-    "The kettle leaks again.", "Who will sing on Thursday?", "Bicycles are dear this year.", "I dreamt of a lighthouse.",
-    "Our library should open on Sundays.", "Nobody waters these tomatoes.", "Let us count the chairs.", "My shoes want mending.",
-    "Portugal has better trains.", "Snow fell on the harbour.", "He owes me eleven coins.", "A fox lives behind the mill.",
-)  # fmt: skip
-"""Unlike one another, since TinyTroupe lets nobody say the like twice."""
 
 
 def saying(agent: int, step: int, voice: str = "") -> str:
@@ -114,41 +107,11 @@ class Cast:
         return "A sketch of a person."
 
 
-def people(tt: Any, count: int = 4, name: str = "Person") -> list[Any]:
-    """So many persons of one world."""
-    made = []
-    for number in range(count):
-        person = tt.person.TinyPerson(f"{name} {number}")
-        person.include_persona_definitions({"age": 30 + number, "nationality": "Turkish", "occupation": "clerk"})
-        made.append(person)
-    return made
-
-
-def world_of(tt: Any, persons: list[Any], name: str = "Town", kind: Any = None) -> Any:
-    """A world with a clock of its own, where talk reaches only whom it is meant for."""
-    world = (kind or tt.world.TinyWorld)(name, persons, initial_datetime=START, broadcast_if_no_target=False)
-    world._interventions = []  # TinyTroupe's worlds share the list of a default argument
-    world.make_everyone_accessible()
-    return world
-
-
 def town(tt: Any, count: int = 4) -> Any:
     """The world that most tests play."""
     world = world_of(tt, people(tt, count))
     world.broadcast("Welcome.")
     return world
-
-
-def forget(tt: Any) -> None:
-    """Have TinyTroupe forget everybody, so that the same names can be used again."""
-    tt.person.TinyPerson.clear_agents()
-    tt.world.TinyWorld.clear_environments()
-
-
-def heard(person: Any) -> list[str]:
-    """What a person has heard, in order."""
-    records = person.episodic_memory.retrieve_all(item_type="stimulus")
-    return [record["content"]["stimuli"][0]["content"] for record in records]
 
 
 def remembered(world: Any) -> dict[str, Any]:
@@ -539,34 +502,15 @@ def test_an_act_that_fails_is_dealt_with_as_asked(tinytroupe, policy):
     assert type(world.agents[0].episodic_memory) is tinytroupe.memory.EpisodicMemory
 
 
-def test_a_tool_that_wants_to_end_the_process_costs_a_turn(tinytroupe):
+def test_a_tool_that_wants_to_end_the_process_costs_a_turn(tinytroupe, quitter):
     """SystemExit out of a faculty is an act that failed: it is told, everybody else acts, and the run comes to its end."""
-
-    class Quits(sys.modules["tinytroupe.agent.mental_faculty"].TinyMentalFaculty):  # type: ignore[misc, name-defined]
-        """Ends the process, as a command line's parser does."""
-
-        def process_action(self, agent: Any, action: Any) -> bool:
-            """End it."""
-            raise SystemExit(2)
-
-        def actions_definitions_prompt(self) -> str:
-            """Nothing is said of it."""
-            return ""
-
-        def actions_constraints_prompt(self) -> str:
-            """Nothing is said of it."""
-            return ""
-
     world = town(tinytroupe)
-    world.agents[0].add_mental_faculties([Quits("Quits")])
-    try:
-        with adopt(world, Cast(), steps=2) as run:
-            run.start().wait(WAIT_S)
-            assert run.state == "done"
-            assert set(run.frames.errors.agent) == {"Person 0"}
-            assert Counter(agent for _, agent, _ in said(run))["Person 3"] == 2
-    finally:
-        tinytroupe.registry.JsonSerializableRegistry.class_mapping.pop("Quits", None)
+    world.agents[0].add_mental_faculties([quitter])
+    with adopt(world, Cast(), steps=2) as run:
+        run.start().wait(WAIT_S)
+        assert run.state == "done"
+        assert set(run.frames.errors.agent) == {"Person 0"}
+        assert Counter(agent for _, agent, _ in said(run))["Person 3"] == 2
 
 
 def test_everybody_failing_does_not_hang(tinytroupe):

@@ -8,10 +8,11 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -87,3 +88,26 @@ def tinytroupe(_imported: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     _forget(found)
     yield found
     _forget(found)
+
+
+@pytest.fixture
+def quitter(tinytroupe: seams.TinyTroupe) -> Iterator[Any]:
+    """A faculty that ends the process, as a command line's parser does; TinyTroupe forgets its class afterwards."""
+
+    class Quits(sys.modules["tinytroupe.agent.mental_faculty"].TinyMentalFaculty):  # type: ignore[misc, name-defined]
+        """Ends the process, as a command line's parser does."""
+
+        def process_action(self, agent: Any, action: Any) -> bool:
+            """End it."""
+            raise SystemExit(2)
+
+        def actions_definitions_prompt(self) -> str:
+            """Nothing is said of it."""
+            return ""
+
+        def actions_constraints_prompt(self) -> str:
+            """Nothing is said of it."""
+            return ""
+
+    yield Quits("Quits")
+    tinytroupe.registry.JsonSerializableRegistry.class_mapping.pop("Quits", None)
