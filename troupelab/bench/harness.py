@@ -1,4 +1,4 @@
-"""What every benchmark shares: repetitions, medians and spreads, and what machine it ran on.
+"""What every benchmark shares: repetitions, medians and spreads, the memory of a process, and what machine it ran on.
 
 A benchmark's `measure` makes all of its figures once; repetitions interleave whatever it compares. Main thread only.
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ["report", "spread_of"]
+__all__ = ["anonymous_mb", "report", "spread_of"]
 
 _PACKAGES = (
     "numpy",
@@ -55,6 +55,17 @@ def spread_of(values: Iterable[float]) -> list[float]:
     """
     ordered = sorted(values)
     return [round(ordered[0], 4), round(ordered[-1], 4)]
+
+
+def anonymous_mb() -> float:
+    """Anonymous memory of this process in MB, or all that is resident where the system does not tell them apart."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("RssAnon:"))
+        return int(line.split()[1]) * 1024 / 1e6
+    import psutil
+
+    return float(psutil.Process().memory_info().rss) / 1e6
 
 
 def _load() -> float:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from troupelab.bench.harness import report
+from troupelab.bench.harness import anonymous_mb, report
 from troupelab.bench.material import talk
 from troupelab.ids import make_id
 from troupelab.limits import Limits
@@ -204,12 +204,7 @@ def _loaded() -> Embedder:
 
 def _memory_mb() -> tuple[float, float]:
     """Anonymous memory, and all that is resident, in MB; all of it twice where the system does not tell them apart."""
-    resident = psutil.Process().memory_info().rss / 1e6
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resident, resident
-    line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("RssAnon:"))
-    return int(line.split()[1]) * 1024 / 1e6, resident
+    return anonymous_mb(), psutil.Process().memory_info().rss / 1e6
 
 
 _PARTS: Mapping[str, Callable[[float], Mapping[str, float]]] = {

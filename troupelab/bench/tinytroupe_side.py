@@ -24,6 +24,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from troupelab.bench.harness import anonymous_mb
 from troupelab.bench.material import talk
 from troupelab.errors import BridgeError, MissingPackageError, RunError
 
@@ -256,14 +257,14 @@ class _Stage:
                 person.listen("Good morning.")
             speeches = talk(_SEED, _SPEECH_CHARS)
             gc.collect()
-            before, began = _anonymous_mb(), time.perf_counter()
+            before, began = anonymous_mb(), time.perf_counter()
             for _ in range(task.heard):
                 speech = next(speeches)
                 for number, person in enumerate(persons):
                     person.listen(f"{number}: {speech}")
             wall_s = time.perf_counter() - began
             gc.collect()
-            grown = _anonymous_mb() - before
+            grown = anonymous_mb() - before
             held = sum(person.episodic_memory.count() for person in persons)
         return {"rss_mb": grown, "wall_s": wall_s, "held": held}
 
@@ -301,17 +302,6 @@ def _remembered(persons: list[Any]) -> dict[str, Any]:
         content = [each.get("content") for each in values]
         digest.update(json.dumps(content, sort_keys=True, default=str).encode("utf-8", "replace"))
     return {"counts": counts, "digest": digest.hexdigest()}
-
-
-def _anonymous_mb() -> float:
-    """Anonymous memory in MB, or all that is resident where the system does not tell them apart."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("RssAnon:"))
-        return int(line.split()[1]) * 1024 / 1e6
-    import psutil
-
-    return float(psutil.Process().memory_info().rss) / 1e6
 
 
 def _main() -> int:
