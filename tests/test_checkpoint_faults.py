@@ -202,7 +202,9 @@ def test_a_copy_without_the_log_is_refused_or_goes_on_from_earlier(tmp_path, who
         run = quick_run(steps=STEPS, limits=LIMITS, folder=tmp_path / f"first{place}")
         at_pause(run, 2)
         if flushed:
-            run._file.opened()._writer._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            # By a connection of its own: the writer's belongs to its thread, which may be in the midst of a commit.
+            with contextlib.closing(sqlite3.connect(tmp_path / f"first{place}" / "run.sqlite")) as connection:
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         at_pause(run, 2)
         folder = break_off(run, tmp_path / f"run{place}")
         for left in folder.glob("run.sqlite-*"):
