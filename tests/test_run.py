@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from helpers import eventually, memories, quick_run
@@ -221,15 +222,28 @@ def test_two_runs_side_by_side_do_not_touch_each_other():
     assert [run.wait(60).recorder.transcript_sha256() for run in together] == alone
 
 
-def test_leaving_the_process_stops_what_runs():
-    """A script that ends while a run is running exits by itself, quickly and without a word."""
+@pytest.mark.parametrize(
+    "going", ["run.start()", "run.start(paused=True)", "run.step(3)", "run.start().stop(now=True)"]
+)
+def test_leaving_the_process_stops_what_runs(going: str, tmp_path: Path):
+    """A script that ends while a run goes on, is paused or is ending exits by itself, quickly and without a word, and what happened is kept."""
+    folder = tmp_path / "run"
     script = (
-        "import troupelab as tl; tl.Run('town', tl.ScriptedModel(7, latency_s=5.0), steps=1000).start(); print('left')"
+        "import time, troupelab as tl\n"
+        f"run = tl.Run('product_launch', tl.ScriptedModel(7, latency_s=0.05), steps=1000, folder={str(folder)!r})\n"
+        f"{going}\n"
+        "time.sleep(0.5)\n"
+        "print('left')"
     )
     ended = subprocess.run(
         [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=60, check=False
     )
     assert (ended.returncode, ended.stdout.strip(), ended.stderr) == (0, "left", "")
+    again = tl.Run.resume(folder)
+    again.start(paused=True)
+    eventually("the past is there", lambda: again.progress().acts_done > 0 or going != "run.start()")
+    again.stop(now=True)
+    again.wait(60)
 
 
 # ---------------------------------------------------------------------- limits

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import concurrent.futures.thread as _pools
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -39,7 +41,10 @@ class Registry(Generic[T]):
         self._wait = wait
         self._lock = threading.Lock()
         self._held: dict[int, T] = {}
-        atexit.register(self._stop_all)
+        # A run needs its threads to end well, and Python closes thread pools before it calls what atexit knows. What is told to
+        # threading is called earlier, and before the pools, which were told first: by the import above.
+        assert _pools
+        getattr(threading, "_register_atexit", atexit.register)(self._stop_all)
 
     def add(self, each: T) -> None:
         """Hold something that has been started."""
@@ -57,8 +62,9 @@ class Registry(Generic[T]):
 
     def _stop_all(self) -> None:
         for each in self:
-            try:
+            with contextlib.suppress(TroupeLabError):  # it is ending already
                 self._stop(each)
+            try:
                 self._wait(each, _EXIT_S)
             except (TroupeLabError, TimeoutError, FutureTimeoutError):
                 _log.warning("%r did not stop in time", each)
