@@ -248,7 +248,7 @@ def test_names_and_notes_cannot_become_markup() -> None:
         text = panel.filled().to_json()
         assert "<img" not in text
         assert "$x$" not in text
-    table = transcript_rows(run, readings.actions) + error_rows(run, readings.errors)
+    table = transcript_rows(run.agent_names, readings.actions) + error_rows(run.agent_names, readings.errors)
     assert "<img" not in table
     assert "&lt;img" in table
     assert for_page('"><script>') == "&quot;&gt;&lt;script&gt;"
@@ -466,7 +466,7 @@ def test_a_change_from_elsewhere_moves_the_slider(dashboard: Callable[..., Dashb
     )
     eventually("a share follows", lambda: sliders["retain_fraction"].value == 0.33)
     assert len(run.limits.log) == 1
-    assert shown._said.value == ""
+    assert shown._header.said.value == ""
 
 
 @pytest.mark.parametrize("name", [name for name, field in Limits.fields().items() if field.optional])
@@ -531,7 +531,7 @@ def test_a_control_alone_goes_back_when_refused() -> None:
 def test_buttons_match_the_runs_state(dashboard: Callable[..., Dashboard]) -> None:
     """Only buttons that the run's state allows can be pressed, and pressing them drives the run."""
     run = StandInRun(4, steps=100_000)
-    buttons = (shown := dashboard(run))._buttons
+    buttons = (shown := dashboard(run))._header.buttons
 
     def able() -> set[str]:
         return {name for name, button in buttons.items() if not button.disabled}
@@ -546,7 +546,7 @@ def test_buttons_match_the_runs_state(dashboard: Callable[..., Dashboard]) -> No
     buttons["stop"].click()
     run.wait(5)
     eventually("nothing more but to fork what is left", lambda: able() == {"fork"})
-    assert "stopped" in shown._title.value
+    assert "stopped" in shown._header.title.value
 
 
 def test_closing_ends_the_thread_and_frees_the_dashboard() -> None:
@@ -570,13 +570,13 @@ def test_a_dashboard_moves_to_another_run(dashboard: Callable[..., Dashboard]) -
     """Attached to another run, the same widgets show that one."""
     shown = dashboard(played(4))
     live = shown._live
-    eventually("the first run's actions", lambda: "<table>" in shown._transcript.value)
+    eventually("the first run's actions", lambda: "<table>" in shown._tabs["transcript"].rows.value)
     second = played([EVIL, "Bo", *map(str, range(10))], acts=30)
     shown.attach(second)
-    eventually("the second run's name", lambda: "&lt;img" in shown._transcript.value)
-    eventually("its agents", lambda: "12 agents" in shown._title.value)
+    eventually("the second run's name", lambda: "&lt;img" in shown._tabs["transcript"].rows.value)
+    eventually("its agents", lambda: "12 agents" in shown._header.title.value)
     assert shown._live is live
-    assert EVIL not in shown._transcript.value
+    assert EVIL not in shown._tabs["transcript"].rows.value
 
 
 def test_an_error_in_the_ui_thread_is_shown_and_it_goes_on(
@@ -591,7 +591,7 @@ def test_an_error_in_the_ui_thread_is_shown_and_it_goes_on(
 
     monkeypatch.setattr(shown._panels, "read", broken)
     shown._live.woken.set()
-    eventually("it says so", lambda: "ZeroDivisionError: on &lt;purpose&gt;" in shown._said.value)
+    eventually("it says so", lambda: "ZeroDivisionError: on &lt;purpose&gt;" in shown._header.said.value)
     assert shown._thread.is_alive()
 
 
@@ -610,7 +610,7 @@ def test_the_lab_runs_one_after_the_other_in_one_dashboard() -> None:
         with pytest.raises(RunError, match="still running"):
             lab.start()
         lab._button.click()
-        assert "still running" in shown._said.value
+        assert "still running" in shown._header.said.value
         second.stop(now=True)
         second.wait(10)
         assert lab.dashboard is shown

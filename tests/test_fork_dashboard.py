@@ -36,8 +36,8 @@ def paused_after(step: int, *, steps: int = 12, **options: Any) -> tl.Run:
 def press_fork(shown: Dashboard) -> tl.Run:
     """Press the button, and wait for another fork than the one that is shown."""
     before = shown.fork
-    eventually("the button can be pressed", lambda: not shown._buttons["fork"].disabled)
-    shown._buttons["fork"].click()
+    eventually("the button can be pressed", lambda: not shown._header.buttons["fork"].disabled)
+    shown._header.buttons["fork"].click()
     fork: tl.Run = eventually("there is a fork", lambda: shown.fork is not before and shown.fork)
     return fork
 
@@ -140,8 +140,8 @@ def test_the_fork_button_shows_a_paused_fork_below_and_a_new_one_takes_its_place
     below = shown._forks._dashboard
     assert below is not None
     assert below.run is first
-    assert below._buttons["fork"].layout.display == "none"
-    eventually("it says what it is", lambda: "fork from step 3" in below._title.value)
+    assert below._header.buttons["fork"].layout.display == "none"
+    eventually("it says what it is", lambda: "fork from step 3" in below._header.title.value)
     eventually("it shows the past", lambda: first.progress().acts_done == run.progress().acts_done)
     below._controls.by_name["recent_max_records"].slider.value = 5
     eventually("what differs is told", lambda: "recent records: 100 → 5 records" in shown._forks._heading.value)
@@ -154,7 +154,7 @@ def test_the_fork_button_shows_a_paused_fork_below_and_a_new_one_takes_its_place
     assert first.wait(30).state == "stopped"
     assert shown._forks._dashboard is below
     assert below.run is second
-    below._buttons["resume"].click()
+    below._header.buttons["resume"].click()
     assert second.wait(30).state == "done"
     assert run.state == "paused"
 
@@ -167,7 +167,7 @@ def test_a_stopped_run_can_be_forked_and_one_that_is_done_cannot(dashboard: Call
     shown = dashboard(run)
     fork = press_fork(shown)
     assert fork.forked_at == 2
-    button = shown._buttons["fork"]
+    button = shown._header.buttons["fork"]
     done = quick_run(steps=2).start().wait(30)
     shown.attach(done)
     eventually("the fork goes with its run", lambda: shown.fork is None and fork.state == "stopped")
@@ -180,8 +180,8 @@ def test_a_stopped_run_can_be_forked_and_one_that_is_done_cannot(dashboard: Call
 def test_what_a_fork_is_refused_for_is_shown_as_a_sentence(dashboard: Callable[[Any], Dashboard]) -> None:
     """Where no step is left when the button's wish comes to be heard, the dashboard says so and shows no fork."""
     shown = dashboard(quick_run(steps=2).start().wait(30))
-    shown._buttons["fork"].click()
-    eventually("it says so", lambda: "no step is left to play" in shown._said.value)
+    shown._header.buttons["fork"].click()
+    eventually("it says so", lambda: "no step is left to play" in shown._header.said.value)
     assert shown.fork is None
 
 
@@ -213,26 +213,37 @@ def test_an_alert_of_a_stalled_agent_is_shown_until_its_step_is_over(dashboard: 
     run.recorder.emit(RunChanged(0.0, 0, "running", ""))
     sentence = "Ann <b> has been at the model for 31 s in step 2; whoever need not wait goes on"
     run.recorder.emit(Alerted(33.0, 2, "stalled", sentence))
-    eventually("it is said", lambda: "31 s in step 2" in shown._said.value and "Ann &lt;b&gt;" in shown._said.value)
-    shown._tabs.selected_index = 2
-    eventually("it is listed", lambda: "31 s in step 2" in shown._alerts.value and "<td>stalled" in shown._alerts.value)
-    assert shown._tabs.get_title(2) == "alerts (1)"
+    eventually(
+        "it is said",
+        lambda: "31 s in step 2" in shown._header.said.value and "Ann &lt;b&gt;" in shown._header.said.value,
+    )
+    shown._tabs.open("alerts")
+    eventually(
+        "it is listed",
+        lambda: (
+            "31 s in step 2" in shown._tabs["alerts"].rows.value and "<td>stalled" in shown._tabs["alerts"].rows.value
+        ),
+    )
+    assert shown._tabs.box.get_title(2) == "alerts (1)"
     run.recorder.emit(StepDone(40.0, 2, 0.0, 40.0, 0.0, 4))
-    eventually("it is over", lambda: shown._said.value == "")
-    assert "31 s in step 2" in shown._alerts.value
+    eventually("it is over", lambda: shown._header.said.value == "")
+    assert "31 s in step 2" in shown._tabs["alerts"].rows.value
     run.recorder.emit(Alerted(50.0, 3, "price", "the price is not known"))
-    eventually("the next is said", lambda: "the price is not known" in shown._said.value)
+    eventually("the next is said", lambda: "the price is not known" in shown._header.said.value)
     shown.attach(StandInRun(3))
-    eventually("it goes with its run", lambda: shown._said.value == "" and shown._alerts.value.startswith("<p>"))
+    eventually(
+        "it goes with its run",
+        lambda: shown._header.said.value == "" and shown._tabs["alerts"].rows.value.startswith("<p>"),
+    )
 
 
 def test_a_free_order_that_is_none_is_told(dashboard: Callable[[Any], Dashboard]) -> None:
     """In a world in which everyone hears everyone, the run's alert about its order is shown."""
     run = quick_run(order="free")
     shown = dashboard(run)
-    shown._buttons["start"].click()
+    shown._header.buttons["start"].click()
     run.wait(30)
-    eventually("it is said", lambda: "no order waits less than lockstep" in shown._said.value)
+    eventually("it is said", lambda: "no order waits less than lockstep" in shown._header.said.value)
 
 
 # ------------------------------------------------------------------ the lab
@@ -296,7 +307,7 @@ def test_what_a_folder_is_refused_for_is_shown_as_a_sentence(tmp_path: Path) -> 
         for name, words in (("open", "open"), ("mine", "give it again"), ("other", "run.sqlite")):
             lab._folder.value = str(tmp_path / name)
             lab._button.click()
-            assert words in lab.dashboard._said.value
+            assert words in lab.dashboard._header.said.value
             assert lab.run is shown
     finally:
         lab.close()

@@ -177,7 +177,7 @@ dashboard
     eventually("the panels are there", lambda: drawn(page, "memory"))
     opened.tell("run.start()")
     eventually("all four panels fill", lambda: all_filled(page))
-    opened.tell("dashboard._agents.value = [evil]; run.limits.update(recent_max_records=15, note=evil)")
+    opened.tell("dashboard._view.agents.value = [evil]; run.limits.update(recent_max_records=15, note=evil)")
     eventually(
         "it is drawn as a line",
         lambda: any("&lt;img" in note for note in (drawn(page, "memory") or {"notes": []})["notes"]),

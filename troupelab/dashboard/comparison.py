@@ -6,17 +6,15 @@ Both runs lie on one axis of steps, since their clocks parted with them. Only th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from troupelab.dashboard.look import BLUE, GREY, ORANGE, bytes_text, count_text, value_text
 from troupelab.dashboard.panel import Clock, News, Panel, PanelGroup, Trace, every_so_many, label
 from troupelab.dashboard.series import Floats, decimate, spread_labels
+from troupelab.dashboard.shown import Shown
 from troupelab.limits import Limits
-
-if TYPE_CHECKING:
-    from troupelab.run import Run
 
 __all__ = ["Comparison", "differences"]
 
@@ -30,7 +28,7 @@ SHOWN_DIFFERENCES = 4
 class Totals:
     """What all agents of a run held together after each step that all of them have finished."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Shown) -> None:
         self._run = run
         self._next = 0
         self._agents = len(run.agent_names)
@@ -67,7 +65,7 @@ class ComparisonPanel(Panel):
     waiting: ClassVar[str] = "both runs will appear here<br>when a first step is over"
     mark_axes: tuple[str, ...] = ()
 
-    def __init__(self, fork: Run, totals: tuple[Totals, Totals]) -> None:
+    def __init__(self, fork: Shown, totals: tuple[Totals, Totals]) -> None:
         super().__init__(fork, Clock(), height=HEIGHT)
         self._totals = totals
         self._parted = fork.forked_at
@@ -159,7 +157,7 @@ class BothRecords(ComparisonPanel):
 class Comparison(PanelGroup):
     """Both panels of a run and its fork."""
 
-    def __init__(self, run: Run, fork: Run) -> None:
+    def __init__(self, run: Shown, fork: Shown) -> None:
         self._totals = (Totals(run), Totals(fork))
         self._panels = [kind(fork, self._totals) for kind in (BothBytes, BothRecords)]
 
@@ -172,7 +170,7 @@ class Comparison(PanelGroup):
             each.read()
 
 
-def differences(run: Run, fork: Run) -> str:
+def differences(run: Shown, fork: Shown) -> str:
     """Say in which limits a fork differs from the run that it left; plain text."""
     one, other = run.limits.current.as_dict(), fork.limits.current.as_dict()
     fields = Limits.fields()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import gzip
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -60,7 +61,8 @@ class LivePanels(anywidget.AnyWidget):
     def __init__(self, *, controls: Sequence[str] = (), clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(plotly_version=plotly.offline.get_plotlyjs_version(), controls=list(controls))
         self.woken = threading.Event()
-        self.clicked: Callable[[str, int, float], None] | None = None
+        self.clicked: Callable[[str, int, float, float], None] | None = None
+        """Is told of a click on a point: the panel, the number of the trace, x and y."""
         self.bytes_sent = 0
         self._clock = clock
         self._notes = threading.Lock()
@@ -104,7 +106,8 @@ class LivePanels(anywidget.AnyWidget):
         if kind == "ready":
             self.woken.set()
         elif kind == "click" and self.clicked is not None:
-            self.clicked(str(content.get("panel")), int(content.get("trace", -1)), float(content.get("y") or 0.0))
+            x, y = (_number(content.get(axis)) for axis in ("x", "y"))
+            self.clicked(str(content.get("panel")), int(content.get("trace", -1)), x, y)
 
     def _may_send(self) -> bool:
         now = self._clock()
@@ -149,6 +152,11 @@ class LivePanels(anywidget.AnyWidget):
     def _post(self, header: dict[str, Any], buffer: bytes) -> None:
         self.bytes_sent += len(buffer) + len(json.dumps(header))
         self.send(header, [buffer])
+
+
+def _number(value: object) -> float:
+    """A coordinate as the browser tells it; 0 for what is none."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
 
 
 def _packed(patches: Mapping[str, Patch]) -> tuple[dict[str, Any], bytes]:

@@ -8,16 +8,14 @@ Only the dashboard's UI thread may call it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from troupelab.dashboard.look import ACCENTS, GREY, ORANGE, bytes_text
 from troupelab.dashboard.panel import GRID, PLOT_END, Clock, News, Panel, Trace, agent_ticks, label
 from troupelab.dashboard.series import AgentLine, Floats, TimeBins, decimate, spread_labels
-
-if TYPE_CHECKING:
-    from troupelab.run import Run
+from troupelab.dashboard.shown import Shown
 
 __all__ = ["MEASURES", "MemoryPanel"]
 
@@ -48,7 +46,7 @@ class MemoryPanel(Panel):
     name: ClassVar[str] = "memory"
     waiting: ClassVar[str] = "what each agent remembers<br>will appear after its first act"
 
-    def __init__(self, run: Run, clock: Clock, *, height: int = 380) -> None:
+    def __init__(self, run: Shown, clock: Clock, *, height: int = 380) -> None:
         super().__init__(run, clock, height=height)
         count = len(self.agents)
         self.many = count > FEW

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import plotly.graph_objects as go
 
 from troupelab.dashboard.look import BLUE, GREY, for_plot, value_text
 from troupelab.dashboard.series import Floats
+from troupelab.dashboard.shown import Readable, Shown
 from troupelab.events import FAMILIES
 from troupelab.limits import Limits
-from troupelab.telemetry.recorder import Batch, Recorder
-
-if TYPE_CHECKING:
-    from troupelab.run import Run
+from troupelab.telemetry.recorder import Batch
 
 __all__ = [
     "EVERYONE",
@@ -83,7 +81,7 @@ class Patch(NamedTuple):
 class Feed:
     """A cursor of one dashboard through a recorder: reading removes nothing."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Readable) -> None:
         self._recorder = recorder
         self._next = dict.fromkeys(FAMILIES, 0)
 
@@ -201,7 +199,7 @@ class Panel(ABC):
     mark_axes: tuple[str, ...] = ("y9",)
     axes: tuple[str, ...] = ("xaxis", "yaxis")
 
-    def __init__(self, run: Run, clock: Clock, *, height: int = 290) -> None:
+    def __init__(self, run: Shown, clock: Clock, *, height: int = 290) -> None:
         self.agents = tuple(for_plot(agent, 40) for agent in run.agent_names)
         self.short = tuple(for_plot(agent, 12) for agent in run.agent_names)
         self.run = run

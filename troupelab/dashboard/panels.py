@@ -7,7 +7,7 @@ time, bucket counts, at most 600 dots. Only the dashboard's UI thread may call t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,9 +25,7 @@ from troupelab.dashboard.panel import (
     label,
 )
 from troupelab.dashboard.series import LATENCY_EDGES, Floats, TimeBins, quantiles, spread_labels
-
-if TYPE_CHECKING:
-    from troupelab.run import Run
+from troupelab.dashboard.shown import Shown
 
 __all__ = ["ConsolidationPanel", "LatencyPanel", "Panels", "ThroughputPanel"]
 
@@ -45,7 +43,7 @@ class ConsolidationPanel(Panel):
     name: ClassVar[str] = "consolidations"
     waiting: ClassVar[str] = "a dot will appear for each time<br>an agent condenses old records into notes"
 
-    def __init__(self, run: Run, clock: Clock, *, height: int = 290) -> None:
+    def __init__(self, run: Shown, clock: Clock, *, height: int = 290) -> None:
         super().__init__(run, clock, height=height)
         self.total = 0
         self._one_in = 1
@@ -132,7 +130,7 @@ class LatencyPanel(Panel):
     waiting: ClassVar[str] = "p50, p95 and p99 of the model's latency<br>will appear with the first answered call"
     BARS = 36
 
-    def __init__(self, run: Run, clock: Clock, *, height: int = 290) -> None:
+    def __init__(self, run: Shown, clock: Clock, *, height: int = 290) -> None:
         super().__init__(run, clock, height=height)
         self._bins = TimeBins()
         self._bins.column("counts", "sum", wide=BUCKETS, dtype="int32")
@@ -243,7 +241,7 @@ class ThroughputPanel(Panel):
     name: ClassVar[str] = "throughput"
     waiting: ClassVar[str] = "acts per second will appear<br>when the first agents have acted"
 
-    def __init__(self, run: Run, clock: Clock, *, height: int = 290) -> None:
+    def __init__(self, run: Shown, clock: Clock, *, height: int = 290) -> None:
         super().__init__(run, clock, height=height)
         self._bins = TimeBins()
         for name in ("acts", "calls", "latency_s"):
@@ -350,7 +348,7 @@ def _moving(values: Floats, window: int) -> Floats:
 class Panels(PanelGroup):
     """The four panels of a run, fed together through one cursor."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Shown) -> None:
         self.run = run
         self.feed = Feed(run.recorder)
         self.clock = Clock(run.forked_at)

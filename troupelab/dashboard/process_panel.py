@@ -5,16 +5,14 @@ The dashboard does not have it: what one watches there is the memories, and the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from troupelab.dashboard.look import ACCENTS, BLUE, value_text
 from troupelab.dashboard.panel import Clock, News, Panel, Trace, label
 from troupelab.dashboard.series import AgentLine, Floats, decimate, spread_labels
-
-if TYPE_CHECKING:
-    from troupelab.run import Run
+from troupelab.dashboard.shown import Shown
 
 __all__ = ["ProcessPanel"]
 
@@ -30,7 +28,7 @@ class ProcessPanel(Panel):
     name: ClassVar[str] = "process"
     waiting: ClassVar[str] = "what the process and the memories take in RAM<br>will appear when the run has begun"
 
-    def __init__(self, run: Run, clock: Clock, *, height: int = 290) -> None:
+    def __init__(self, run: Shown, clock: Clock, *, height: int = 290) -> None:
         super().__init__(run, clock, height=height)
         self._line = AgentLine(3)
         for name, color in (("process", BLUE), ("all memories", GREEN)):

@@ -6,18 +6,17 @@ Only the dashboard's UI thread calls this.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from troupelab.dashboard.look import bytes_text, count_text, for_page, seconds_text
 from troupelab.dashboard.panel import News
 from troupelab.dashboard.panels import Panels
+from troupelab.dashboard.shown import Shown
+from troupelab.dashboard.tables import nothing_yet, table, who
 from troupelab.engine.standing import ENDED
-
-if TYPE_CHECKING:
-    from troupelab.run import Run
 
 __all__ = ["Readings", "alert_rows", "error_rows", "numbers_html", "title_text", "transcript_rows"]
 
@@ -27,7 +26,7 @@ SHOWN_ROWS = 200
 class Readings:
     """What a run's numbers are now."""
 
-    def __init__(self, run: Run, panels: Panels) -> None:
+    def __init__(self, run: Shown, panels: Panels) -> None:
         self._run = run
         self._panels = panels
         self._rss_bytes = 0
@@ -150,7 +149,7 @@ def _dollars(cost_usd: float) -> str:
     return "not known" if np.isnan(cost_usd) else f"${cost_usd:.4f}" if cost_usd < 1 else f"${cost_usd:.2f}"
 
 
-def title_text(run: Run) -> str:
+def title_text(run: Shown) -> str:
     """The header as HTML: the run's name, its agents, how far it is, and how long it will take."""
     done = run.progress()
     parted = run.forked_at
@@ -167,7 +166,7 @@ def title_text(run: Run) -> str:
     return " · ".join(parts)
 
 
-def numbers_html(numbers: dict[str, str]) -> str:
+def numbers_html(numbers: Mapping[str, str]) -> str:
     """The line of numbers as HTML."""
     cells = (
         f"<span><small>{for_page(name)}</small> <b>{for_page(value)}</b></span>" for name, value in numbers.items()
@@ -175,44 +174,27 @@ def numbers_html(numbers: dict[str, str]) -> str:
     return f'<div class="troupelab-numbers">{"".join(cells)}</div>'
 
 
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], numeric: int) -> str:
-    """A table whose first `numeric` columns are numbers; all cells are escaped here."""
-    top = "".join(f"<th>{for_page(name)}</th>" for name in head)
-    body = []
-    for row in rows:
-        cells = (
-            f'<td class="number">{for_page(cell)}</td>' if place < numeric else f"<td>{for_page(cell)}</td>"
-            for place, cell in enumerate(row)
-        )
-        body.append(f"<tr>{''.join(cells)}</tr>")
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-
-
-def _who(run: Run, agent: int) -> str:
-    return run.agent_names[agent] if 0 <= agent < len(run.agent_names) else "all"
-
-
-def transcript_rows(run: Run, actions: deque[tuple[Any, ...]], *, newest_first: bool = True) -> str:
+def transcript_rows(names: Sequence[str], actions: deque[tuple[Any, ...]], *, newest_first: bool = True) -> str:
     """The last actions as an HTML table."""
     if not actions:
-        return "<p>What the agents say, think and do will appear here.</p>"
-    rows = [(str(step), _who(run, agent), action, target, content) for step, agent, action, target, content in actions]
-    return _table(("step", "agent", "action", "to", "content"), rows[::-1] if newest_first else rows, 1)
+        return nothing_yet("What the agents say, think and do will appear here.")
+    rows = [(str(step), who(names, agent), action, target, content) for step, agent, action, target, content in actions]
+    return table(("step", "agent", "action", "to", "content"), rows[::-1] if newest_first else rows, 1)
 
 
-def error_rows(run: Run, errors: deque[tuple[Any, ...]]) -> str:
+def error_rows(names: Sequence[str], errors: deque[tuple[Any, ...]]) -> str:
     """The last errors as an HTML table, the newest first."""
     if not errors:
-        return "<p>No errors so far. What goes wrong, and what was done about it, will appear here.</p>"
-    rows = [(f"{at_s:.1f}", str(step), _who(run, agent), kind, message) for at_s, step, agent, kind, message in errors]
-    return _table(("second", "step", "agent", "kind", "what happened"), rows[::-1], 2)
+        return nothing_yet("No errors so far. What goes wrong, and what was done about it, will appear here.")
+    rows = [(f"{at_s:.1f}", str(step), who(names, agent), kind, message) for at_s, step, agent, kind, message in errors]
+    return table(("second", "step", "agent", "kind", "what happened"), rows[::-1], 2)
 
 
 def alert_rows(alerts: deque[tuple[Any, ...]]) -> str:
     """The last alerts as an HTML table, the newest first."""
     if not alerts:
-        return (
-            "<p>No alerts so far. What needs your eye will appear here: a pause, a stalled agent, a missing price.</p>"
+        return nothing_yet(
+            "No alerts so far. What needs your eye will appear here: a pause, a stalled agent, a missing price."
         )
     rows = [(f"{at_s:.1f}", str(max(0, step)), kind, message) for at_s, step, kind, message in alerts]
-    return _table(("second", "step", "kind", "what is the matter"), rows[::-1], 2)
+    return table(("second", "step", "kind", "what is the matter"), rows[::-1], 2)

@@ -113,7 +113,7 @@ def _page(run: Run) -> str:
     name = for_page(run.name, 100)
     about = f"{len(run.agent_names)} agents · step {max(0, done.step + 1)} of {run.steps} · {for_page(run.state)}"
     library = plotly.offline.get_plotlyjs().replace("</script", "<\\/script")
-    transcript = transcript_rows(run, readings.actions, newest_first=False)
+    transcript = transcript_rows(run.agent_names, readings.actions, newest_first=False)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>

@@ -164,7 +164,7 @@ function render({ model, el }) {
       else return;
       redraw();
     });
-    panel.div.on("plotly_click", ({ points }) => model.send({ kind: "click", view, panel: id, y: points[0].y, trace: points[0].curveNumber }));
+    panel.div.on("plotly_click", ({ points }) => model.send({ kind: "click", view, panel: id, x: points[0].x, y: points[0].y, trace: points[0].curveNumber }));
   }
 
   function redraw() {
