@@ -47,6 +47,7 @@ _BENCHMARKS = (
     "order",
     "kill",
     "tinytroupe",
+    "dashboard",
 )
 _TABLE = (
     "state", "order", "agents", "steps", "acts", "acts_lost", "calls", "requests", "cached", "tokens_in", "tokens_out", "cost_usd", "records", "merged", "archived", "consolidations", "notes", "errors", "latency_p50_s",

@@ -64,6 +64,7 @@ class LivePanels(anywidget.AnyWidget):
         self.clicked: Callable[[str, int, float, float], None] | None = None
         """Is told of a click on a point: the panel, the number of the trace, x and y."""
         self.bytes_sent = 0
+        self.frames_sent = 0
         self._clock = clock
         self._notes = threading.Lock()
         self._views: set[str] = set()
@@ -71,7 +72,6 @@ class LivePanels(anywidget.AnyWidget):
         self._wants_all = False
         self._on_the_way: dict[int, float] = {}
         self._silent = 0
-        self._sequence = 0
         self.on_msg(self._heard)
 
     @property
@@ -133,13 +133,13 @@ class LivePanels(anywidget.AnyWidget):
         patches = panels.changes(everything=everything)
         if not patches:
             return False
-        self._sequence += 1
-        header: dict[str, Any] = {"kind": "frame", "seq": self._sequence}
+        self.frames_sent += 1
+        header: dict[str, Any] = {"kind": "frame", "seq": self.frames_sent}
         if everything:
             header["figures"] = {panel.name: json.loads(panel.figure.to_json()) for panel in panels}
         header["panels"], numbers = _packed(patches)
         with self._notes:
-            self._on_the_way[self._sequence] = self._clock()
+            self._on_the_way[self.frames_sent] = self._clock()
         self._post(header, numbers)
         return True
 
