@@ -6,7 +6,7 @@ Only the dashboard's UI thread calls this.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -127,22 +127,33 @@ class Readings:
         ended = run.state in ENDED
         p95 = panels.latency.recent(0.95)
         total = panels.memory.latest("total_bytes")
+        limits = run.limits.current
+        used = float(np.nansum(total))
         told = {
             "throughput": f"{count_text(panels.throughput.recent(run.now_s(), 1e9 if ended else 2.0))} acts/s"
             + (" on average" if ended else ""),
             "p95 latency": "none yet" if np.isnan(p95) else seconds_text(p95),
-            "calls in flight": f"{run.in_flight} of {run.limits.max_concurrency}",
-            "memory, all agents": bytes_text(float(np.nansum(total))),
+            "calls in flight": f"{run.in_flight} of {limits.max_concurrency}",
+            "memory, all agents": _of(bytes_text(used), limits.total_max_bytes, bytes_text),
             "consolidations": count_text(panels.consolidations.total),
-            "process": bytes_text(self._rss_bytes) if self._rss_bytes else "unknown yet",
+            "process": _of(bytes_text(self._rss_bytes), limits.max_rss_bytes, bytes_text)
+            if self._rss_bytes
+            else "unknown yet",
         }
         if self._cached:
             told["kept replies"] = f"{100 * self._cached / self._calls:.0f} %"
         if self._cost_usd:
-            told["cost"] = _dollars(self._cost_usd)
+            told["cost"] = _of(_dollars(self._cost_usd), limits.max_cost_usd, _dollars)
+        if limits.max_tokens is not None:
+            told["tokens"] = _of(count_text(self._tokens), limits.max_tokens, count_text)
         if self.error_count:
             told["errors"] = count_text(self.error_count)
         return told
+
+
+def _of(used: str, limit: float | None, told: Callable[[float], str]) -> str:
+    """What is used of a limit, where there is one."""
+    return used if limit is None else f"{used} of {told(limit)}"
 
 
 def _dollars(cost_usd: float) -> str:
