@@ -31,6 +31,8 @@ class LatencyPanel(Panel):
         super().__init__(run, clock, height=height)
         self._bins = TimeBins()
         self._bins.column("counts", "sum", wide=BUCKETS, dtype="int32")
+        self._taken = 0
+        self._read: tuple[tuple[int, float], tuple[Floats, Floats, Floats]] | None = None
         plain: dict[str, Any] = {"mode": "lines", "line": {"width": 1, "color": BLUE, "shape": "linear"}}
         for number, (name, fill) in enumerate(
             (("p50", ""), ("p95", "rgba(58,134,200,0.30)"), ("p99", "rgba(58,134,200,0.14)"))
@@ -65,6 +67,7 @@ class LatencyPanel(Panel):
         if not real.any():
             return
         at_s, latency = rows["at_s"][real], rows["latency_s"][real]
+        self._taken += len(at_s)
         self._bins.cover(float(at_s.max()))
         bucket = np.clip(np.searchsorted(LATENCY_EDGES, latency, side="right") - 1, 0, BUCKETS - 1)
         np.add.at(self._bins["counts"], (self._bins.index(at_s), bucket), 1)
@@ -92,8 +95,7 @@ class LatencyPanel(Panel):
         """The three quantiles, and the histogram."""
         if self.empty:
             return [{"x": np.empty(0), "y": np.empty(0)} for _ in range(5)]
-        x, counts = self.grouped()
-        found = quantiles(counts, (0.5, 0.95, 0.99))
+        x, counts, found = self._found()
         top = self._top(found[2])
         scale, unit, _ = _unit_for(top)
         limit = self._timeout()
@@ -102,10 +104,17 @@ class LatencyPanel(Panel):
             told = f"{name} %{{y:.3~g}} {unit} at %{{x:.1f}} s<extra></extra>"
             lines.append({"x": x, "y": line * scale, "hovertemplate": told})
         # Buckets are even in ratio, bars even in seconds: share each bucket out over the bars that it overlaps.
-        below = np.concatenate([[0], np.cumsum(counts.sum(axis=0))])
+        below = np.concatenate([[0], np.cumsum(counts)])
         edges = np.linspace(0, top, self.BARS + 1)
         bars = np.diff(np.interp(edges, LATENCY_EDGES, below))
         return [*lines, {"x": bars, "y": scale * (edges[:-1] + edges[1:]) / 2}, {**limit, "y": scale * limit["y"]}]
+
+    def _found(self) -> tuple[Floats, Floats, Floats]:
+        """Times, how many calls each bucket has in all, and the three quantiles: read once for a state of things."""
+        if self._read is None or self._read[0] != (self._taken, self.clock.end_s):
+            x, counts = self.grouped()
+            self._read = (self._taken, self.clock.end_s), (x, counts.sum(axis=0), quantiles(counts, (0.5, 0.95, 0.99)))
+        return self._read[1]
 
     def _timeout(self) -> Trace:
         return limit_line(self.run, self.clock, "timeout_s")
@@ -118,8 +127,7 @@ class LatencyPanel(Panel):
         """The title, a y axis from 0, and the present values as labels."""
         if self.empty:
             return {"title.text": "<b>model latency</b> (seconds)", "annotations": []}
-        _, counts = self.grouped()
-        lines = quantiles(counts, (0.5, 0.95, 0.99))
+        lines = self._found()[2]
         top = self._top(lines[2])
         last = [float(line[-1]) for line in lines]
         scale, _, unit = _unit_for(top)
