@@ -71,7 +71,14 @@ def test_a_report_holds_what_the_run_was(run: StandInRun, tmp_path: Path) -> Non
     figures = _figures(page)
     titles = " ".join(figure["layout"]["title"]["text"] for figure in figures)  # type: ignore[index]
     assert len(figures) == 10
-    for name in ("memory per agent", "model latency", "consolidation events", "throughput", "process memory", "memory tiers"):
+    for name in (
+        "memory per agent",
+        "model latency",
+        "consolidation events",
+        "throughput",
+        "process memory",
+        "memory tiers",
+    ):
         assert name in titles
     for fact in (
         "<th>seed</th><td>11</td>",

@@ -20,7 +20,7 @@ from troupelab.dashboard.shown import Shown
 __all__ = ["ErrorsPanel"]
 
 MOST_KINDS = 6
-STRETCHES = 80
+STRETCHES = 40
 COLORS = (ACCENTS[3], ACCENTS[5], ACCENTS[0], ACCENTS[2], ACCENTS[4], ACCENTS[6], GREY)
 
 
@@ -33,7 +33,7 @@ class ErrorsPanel(Panel):
     def __init__(self, run: Shown, clock: Clock, *, height: int = 290) -> None:
         super().__init__(run, clock, height=height)
         self._kinds: list[str] = []
-        self._bins = TimeBins(limit=STRETCHES, width_s=0.25)
+        self._bins = TimeBins(limit=STRETCHES, width_s=0.5)
         for place in range(MOST_KINDS + 1):
             self._bins.column(str(place), "sum")
             self.figure.add_bar(
@@ -97,6 +97,7 @@ class ErrorsPanel(Panel):
             "title.text": f"<b>errors</b> (count in each {seconds_text(self._bins.width_s)})",
             "annotations": labels(told, top, gap=0.13),
             "yaxis.range": [0.0, top],
+            "yaxis.dtick": 1 if top <= 5 else None,
         }
 
 

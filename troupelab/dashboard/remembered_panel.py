@@ -142,9 +142,10 @@ class RememberedPanel(Panel):
             for name, share, color, middle in zip(PARTS, now, COLORS, band_middles(now), strict=True)
             if share > 0
         ]
-        about = f"<b>still remembered</b> (% of {count_text(float(self._all()[-1]))} records"
-        about += f", {count_text(self.merged)} repeats merged)" if self.merged else ")"
-        return {"title.text": about, "annotations": labels(told, 100.0, gap=0.12), "yaxis.range": [0.0, 100.0]}
+        if self.merged:
+            told.append(Told(100.0, f"repeats merged:<br>{count_text(self.merged)}", ""))
+        about = f"<b>still remembered</b> (% of {count_text(float(self._all()[-1]))} records)"
+        return {"title.text": about, "annotations": labels(told, 100.0, gap=0.13), "yaxis.range": [0.0, 100.0]}
 
 
 def _percent(share: float) -> str:

@@ -76,13 +76,14 @@ class TiersPanel(Panel):
     def _now_held(self) -> _Now:
         bins = self._sums.bins
         recent, notes, total, disk = (bins[name] for name in COLUMNS)
-        ends = bins.centres() + bins.width_s / 2
+        ends = np.minimum(bins.centres() + bins.width_s / 2, self.clock.end_s)
         ram = total.copy()  # until the process has told more exactly
         if self._ram.count:
             told = self._ram["bytes"][self._ram.index(bins.centres())]
             ram = np.where(np.isfinite(told), told, total)
         rest = np.maximum(ram - recent - notes, 0.0)
-        return _Now(np.minimum(ends, self.clock.end_s), recent.copy(), notes.copy(), rest, ram, disk.copy())
+        known = np.isfinite(total)  # from the first act on
+        return _Now(*(line[known] for line in (ends, recent, notes, rest, ram, disk)))
 
     def traces(self) -> list[Trace]:
         """The three areas, both lines, and the cap."""
@@ -101,7 +102,7 @@ class TiersPanel(Panel):
         caps = limit_line(self.run, self.clock, "total_max_bytes")["y"]
         top = axis_top([most], [*caps, float(held.disk.max())])
         recent, notes, rest, ram, disk = (float(line[-1]) for line in held[1:])
-        bands = [("recent", recent, BLUE), ("notes", notes, GREEN), ("indexes etc.", rest, GREY)]
+        bands = [("recent", recent, BLUE), ("notes", notes, GREEN), ("other", rest, GREY)]
         told = [
             Told(middle, f"{name} {bytes_text(size)}", color)
             for (name, size, color), middle in zip(bands, band_middles([recent, notes, rest]), strict=True)
