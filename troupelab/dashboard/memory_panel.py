@@ -136,6 +136,11 @@ class MemoryPanel(Panel):
         if "memory" not in news:
             return
         rows = news["memory"].columns
+        known = (rows["agent"] >= 0) & (rows["agent"] < len(self.agents))
+        if not known.all():  # who has joined meanwhile gets panels of their own
+            rows = {name: column[known] for name, column in rows.items()}
+        if not known.any():
+            return
         self._until = float(rows["at_s"].max())
         before = self._bins.cover(self._until)
         place = self._bins.index(rows["at_s"])
