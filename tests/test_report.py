@@ -61,17 +61,24 @@ def test_a_report_is_one_page_that_loads_nothing(run: StandInRun, tmp_path: Path
     tags = _Tags()
     tags.feed(page)
     assert tags.loads == []
-    assert tags.tags.count("script") == 7
+    assert tags.tags.count("script") == 12
     assert "img" not in tags.tags
 
 
 def test_a_report_holds_what_the_run_was(run: StandInRun, tmp_path: Path) -> None:
-    """World, seed, versions, limits, their changes, the numbers, five figures and the transcript are there."""
+    """World, seed, versions, limits, their changes, the numbers, ten figures and the transcript are there."""
     page = report(run, tmp_path / "run.html").read_text(encoding="utf-8")
     figures = _figures(page)
     titles = " ".join(figure["layout"]["title"]["text"] for figure in figures)  # type: ignore[index]
-    assert len(figures) == 5
-    for name in ("memory per agent", "model latency", "consolidation events", "throughput", "process memory"):
+    assert len(figures) == 10
+    for name in (
+        "memory per agent",
+        "model latency",
+        "consolidation events",
+        "throughput",
+        "process memory",
+        "memory tiers",
+    ):
         assert name in titles
     for fact in (
         "<th>seed</th><td>11</td>",
@@ -134,7 +141,7 @@ def test_the_process_panel_draws_what_the_frames_hold(run: StandInRun) -> None:
     for number in range(19):
         run.recorder.emit(_sample(number / 2, 200 + 3 * number, 40 + number))
     panel = _process(run)
-    resident, memories, mark = panel.filled().data
+    resident, memories, _, mark = panel.filled().data
     samples = run.frames.process
     assert resident.x.tolist() == memories.x.tolist() == samples["at_s"].tolist()
     assert resident.y.tolist() == [size / 1e6 for size in samples["rss_bytes"]]

@@ -69,6 +69,7 @@ class StandInRun:
         self._random = random.Random(seed)
         self._records = np.zeros(len(names), dtype=int)
         self._notes = np.zeros(len(names), dtype=int)
+        self._archived = np.zeros(len(names), dtype=int)
         self._acts = 0
         self._begun = 0.0
         self._thread: threading.Thread | None = None
@@ -118,11 +119,12 @@ class StandInRun:
             self._records[agent] = int(cap * self.limits.consolidate_to)
             self._notes[agent] += 4
             moved = before - int(self._records[agent])
+            self._archived[agent] += moved
             kept = self.limits.retain_fraction
             freed = (before * 462, int(self._records[agent]) * 462)
             emit(Consolidated(at_s, step, agent, "high water", moved, 4, *freed, kept, 0.01, 0))
-        held, notes = int(self._records[agent]), int(self._notes[agent])
-        sizes = (held, held * 462, 0, 0, notes, notes * 200, held * 462 + notes * 200)
+        held, notes, archived = int(self._records[agent]), int(self._notes[agent]), int(self._archived[agent])
+        sizes = (held, held * 462, archived, archived * 90, notes, notes * 200, held * 462 + notes * 200)
         emit(MemorySized(at_s, step, agent, *sizes))
         emit(ActDone(at_s, step, agent, max(0.0, at_s - latency), at_s, 1, 2, ""))
         self._acts += 1

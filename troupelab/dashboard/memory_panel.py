@@ -136,6 +136,11 @@ class MemoryPanel(Panel):
         if "memory" not in news:
             return
         rows = news["memory"].columns
+        known = (rows["agent"] >= 0) & (rows["agent"] < len(self.agents))
+        if not known.all():  # who has joined meanwhile gets panels of their own
+            rows = {name: column[known] for name, column in rows.items()}
+        if not known.any():
+            return
         self._until = float(rows["at_s"].max())
         before = self._bins.cover(self._until)
         place = self._bins.index(rows["at_s"])
@@ -168,10 +173,10 @@ class MemoryPanel(Panel):
         times, values = self.clock.history(field, getattr(self.run.limits, field))
         return np.array([*times, max(self.clock.end_s, times[-1])]), np.array([*values, values[-1]])
 
-    def _spread(self) -> Floats:
+    def _spread(self, bins: slice = slice(None)) -> Floats:
         """Rows: 5th percentile, 95th percentile, median, largest; by bin."""
         size = len(self.agents)
-        values = np.sort(self._bins[self.measure], axis=1)  # not-a-number goes last
+        values = np.sort(self._bins[self.measure][bins], axis=1)  # not-a-number goes last
         known = np.maximum((~np.isnan(values)).sum(axis=1), 1)
         ranks = [np.minimum((share * (known - 1)).round().astype(int), size - 1) for share in (0.05, 0.95, 0.5, 1.0)]
         return np.stack([values[np.arange(len(values)), rank] for rank in ranks])
@@ -234,7 +239,7 @@ class MemoryPanel(Panel):
             values, colours = [float(min(caps[-1], top))], [ORANGE]
             texts = [f"cap {self._told(float(caps[-1]))}" + ("" if in_view else " ↑")]
         if self.many:
-            low, _, middle, high = self._spread()[:, -1].tolist()
+            low, _, middle, high = self._spread(slice(-1, None))[:, 0].tolist()
             shown_spread = [(high, "largest"), (middle, "median"), (low, "grey: 5 to 95 %")]
             for value, text in shown_spread[: 3 if len(self._chosen) <= 5 else 1]:
                 values.append(value)

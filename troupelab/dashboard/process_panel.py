@@ -1,6 +1,6 @@
-"""The report's panel "process memory": what the whole process holds in RAM over time, and beside it what the memories take.
+"""The panel "process memory": what the whole process holds in RAM over time, beside it what the memories take, and the cap on it.
 
-The dashboard does not have it: what one watches there is the memories, and the process is a number beside the panels.
+Only the dashboard's UI thread may call it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from troupelab.dashboard.look import ACCENTS, BLUE, value_text
+from troupelab.dashboard.drawing import REACH, add_limit, limit_line, nothing
+from troupelab.dashboard.look import ACCENTS, BLUE, ORANGE, value_text
 from troupelab.dashboard.panel import Clock, News, Panel, Trace, label
 from troupelab.dashboard.series import AgentLine, Floats, decimate, spread_labels
 from troupelab.dashboard.shown import Shown
@@ -35,6 +36,7 @@ class ProcessPanel(Panel):
             told = f"{name}: %{{y:,.4~r}} MB at %{{x:.1f}} s<extra></extra>"
             line = {"width": 2, "color": color}
             self.figure.add_scatter(mode="lines", line=line, marker={"size": 5}, hovertemplate=told, name=name)
+        add_limit(self.figure, "cap", "cap on the process %{y:,.4~r} MB")
         self._add_marks()
 
     @property
@@ -54,7 +56,10 @@ class ProcessPanel(Panel):
         for column in (1, 2):
             x, y = decimate(self._line.column(0), self._line.column(column))
             found.append({"x": x, "y": y, "mode": "lines+markers" if len(x) <= FEW else "lines"})
-        return found
+        return [*found, self._cap() if not self.empty else nothing()]
+
+    def _cap(self) -> Trace:
+        return limit_line(self.run, self.clock, "max_rss_bytes", MB)
 
     def growth(self) -> float | None:
         """By how many megabytes the process grew after the first tenth of its time; None before there are two samples of that.
@@ -71,15 +76,23 @@ class ProcessPanel(Panel):
         if self.empty:
             return {"title.text": title, "annotations": []}
         lines = ((self._line.column(1), "process"), (self._line.column(2), "all memories"))
-        top = max(1e-3, 1.15 * float(max(y.max() for y, _ in lines)))
+        caps = self._cap()["y"]
+        most = float(max(y.max() for y, _ in lines))
+        top = max(1e-3, 1.15 * max([most, *caps[caps <= REACH * most]]))
         values = [float(y[-1]) for y, _ in lines]
         texts = [f"{name}<br>{_megabytes(value)}" for value, (_, name) in zip(values, lines, strict=True)]
         if (growth := self.growth()) is not None:
             sign = "−" if growth < 0 else "+"
             texts[0] += f"<br>growth after<br>the first tenth:<br>{sign}{_megabytes(abs(growth))}"
+        colours = [BLUE, GREEN]
+        if np.isfinite(caps[-1]):
+            # Above the plot's end there is no room beside the label of the process: the arrow stands in the same line.
+            values.append(min(float(caps[-1]), top))
+            texts.append(f"cap {_megabytes(float(caps[-1]))}" + (" ↑" if caps[-1] > top else ""))
+            colours.append(ORANGE)
         # The process's label has five lines, and its middle stands at its place: higher up it would leave the plot.
         places = spread_labels(values, 0.83 * top, gap=0.32)
-        told = [label(text, round(y, 4), colour) for text, y, colour in zip(texts, places, (BLUE, GREEN), strict=True)]
+        told = [label(text, round(y, 4), colour) for text, y, colour in zip(texts, places, colours, strict=True)]
         # Without a format, thousands of megabytes would be "10k".
         shown = {"yaxis.range": [0.0, round(top, 4)], "yaxis.tickformat": ",~r"}
         return {**shown, "title.text": title, "annotations": told}

@@ -20,7 +20,6 @@ import plotly.offline
 from troupelab.dashboard.look import for_page, value_text
 from troupelab.dashboard.panel import Panel
 from troupelab.dashboard.panels import Panels
-from troupelab.dashboard.process_panel import ProcessPanel
 from troupelab.dashboard.readings import SHOWN_ROWS, Readings, transcript_rows
 from troupelab.limits import Limits
 
@@ -75,7 +74,7 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 def report(run: Run, path: str | Path) -> Path:
     """Write a run as one self-contained HTML page, and return where it is.
 
-    The page holds what the run was made of, its limits and their changes, the numbers, the dashboard's panels and the process's memory
+    The page holds what the run was made of, its limits and their changes, the numbers, the dashboard's panels
     as interactive figures, and the last rows of the transcript. It is written beside its place first and then moved there, so that a page is whole
     or absent.
 
@@ -105,10 +104,7 @@ def report(run: Run, path: str | Path) -> Path:
 def _page(run: Run) -> str:
     panels = Panels(run)
     readings = Readings(run, panels)
-    process = ProcessPanel(run, panels.clock)
-    news = panels.read()
-    readings.take(news)
-    process.take(news)
+    readings.take(panels.read())
     done = run.progress()
     name = for_page(run.name, 100)
     about = f"{len(run.agent_names)} agents · step {max(0, done.step + 1)} of {run.steps} · {for_page(run.state)}"
@@ -127,7 +123,7 @@ def _page(run: Run) -> str:
 <h1>{name}</h1>
 <p class="about">{about}</p>
 <div class="figures">
-{"".join(_figure(panel) for panel in (*panels, process))}
+{"".join(_figure(panel) for panel in panels)}
 </div>
 <div class="tables">
 <section><h2>Numbers</h2>{_pairs((key, _shown(value)) for key, value in run.summary().items())}</section>

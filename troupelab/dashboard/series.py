@@ -5,12 +5,13 @@ A dashboard holds one set of these; only its UI thread touches them. They keep w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AgentLine", "Floats", "TimeBins", "decimate", "quantiles", "spread_labels"]
+__all__ = ["AgentLine", "AgentSums", "Floats", "TimeBins", "decimate", "quantiles", "spread_labels"]
 
 Floats: TypeAlias = NDArray[Any]
 
@@ -22,6 +23,7 @@ class TimeBins:
     """Equal bins of time since the start, which widen to the double whenever more than `limit` would be needed.
 
     Columns belong to a bin and are folded by their rule when bins widen: `sum` adds neighbours, `keep` lets the later one stand.
+    A new bin begins with 0 where neighbours add up; where one stands, with that of the bin before, or not-a-number.
     """
 
     def __init__(self, *, limit: int = 240, width_s: float = 0.05) -> None:
@@ -47,7 +49,16 @@ class TimeBins:
             self._widen()
         before = self.count
         self.count = max(self.count, int(until_s / self.width_s) + 1)
+        for name, column in self._columns.items():
+            if self.count > before and self._rules[name] == "keep":
+                column[before : self.count] = column[before - 1] if before else np.nan
         return before
+
+    def carry(self, name: str, at_s: Floats, values: Floats) -> None:
+        """Write values with their times, in order, into a column that keeps; each stands until the next one. All must be covered."""
+        place = np.maximum.accumulate(self.index(at_s))
+        later = np.searchsorted(place, np.arange(place[0], self.count), side="right") - 1
+        self[name][place[0] :] = values[later]
 
     def index(self, at_s: Floats) -> NDArray[Any]:
         """The bins' numbers of some times, all of which must be covered."""
@@ -115,6 +126,43 @@ def decimate(x: Floats, y: Floats, limit: int = 1000) -> tuple[Floats, Floats]:
         picks = np.vstack([picks, [[full * size + rest.argmin(), full * size + rest.argmax()]]])
     order = np.sort(picks, axis=1).ravel()
     return x[order], y[order]
+
+
+class AgentSums:
+    """What all agents hold together over time, from what each of them told last.
+
+    Args:
+        agents: how many there are; what others tell is passed over.
+        names: the columns.
+
+    >>> sums = AgentSums(2, ("size",))
+    >>> sums.add(np.array([0.0, 0.01, 0.06]), np.array([0, 1, 0]), [np.array([5, 7, 9])])
+    >>> sums.bins["size"].tolist()
+    [12.0, 16.0]
+    """
+
+    def __init__(self, agents: int, names: Sequence[str]) -> None:
+        self.bins = TimeBins()
+        for name in names:
+            self.bins.column(name, "keep")
+        self._names = tuple(names)
+        self._latest = np.zeros((len(names), agents))
+
+    def add(self, at_s: Floats, agent: Floats, values: Sequence[Floats]) -> None:
+        """Add what agents told, in order: the times, the agents, and an array for each column."""
+        known = (agent >= 0) & (agent < self._latest.shape[1])
+        if not known.any():
+            return
+        rows = np.stack([column[known] for column in values]).astype(float)
+        agent = agent[known]
+        self.bins.cover(float(at_s[known].max()))
+        place = np.maximum.accumulate(self.bins.index(at_s[known]))
+        cuts = np.searchsorted(place, np.arange(place[0], self.bins.count + 1))
+        for number in range(place[0], self.bins.count):
+            part = slice(cuts[number - place[0]], cuts[number - place[0] + 1])
+            self._latest[:, agent[part]] = rows[:, part]  # of several rows of an agent the last one stands
+            for name, total in zip(self._names, self._latest.sum(axis=1), strict=True):
+                self.bins[name][number] = total
 
 
 class AgentLine:

@@ -12,6 +12,8 @@ const CONFIG = {
 const PATIENCE_MS = 700;
 const REST = 1.5; // how long to rest after drawing, as a multiple of what the drawing and painting took
 
+const FOLD = "troupelab-more-panels";
+
 const slot = (version) => `__troupelab_plotly_${version}`;
 
 async function evaluate(parts) {
@@ -54,6 +56,26 @@ function fit(layout, data, width) {
   for (const trace of data) if (trace.colorbar) trace.colorbar.x = end + 0.012;
 }
 
+// A fold for the panels that most runs can do without; whether it is open is kept for the next time.
+function fold(opened) {
+  const box = document.createElement("details");
+  const told = box.appendChild(document.createElement("summary"));
+  const grid = box.appendChild(document.createElement("div"));
+  box.className = "troupelab-more";
+  grid.className = "troupelab-grid";
+  told.textContent = "more panels: answers without a request, tokens and cost, errors, process memory";
+  try {
+    box.open = localStorage.getItem(FOLD) === "open";
+  } catch {}
+  box.addEventListener("toggle", () => {
+    try {
+      localStorage.setItem(FOLD, box.open ? "open" : "folded");
+    } catch {} // a page may have no storage
+    opened();
+  });
+  return { box, grid };
+}
+
 // Resolves when what was drawn has been painted, or after a while where nothing is painted.
 function painted() {
   const frames = new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
@@ -89,6 +111,7 @@ function render({ model, el }) {
   let drawing = false;
   let acks = [];
   const observed = [];
+  const more = fold(() => schedule());
 
   el.classList.add("troupelab-panels");
   const waiting = document.createElement("div");
@@ -99,11 +122,15 @@ function render({ model, el }) {
   const root = () => el.closest(".troupelab-dashboard") ?? el;
 
   function make(id, figure) {
-    const div = panels.get(id)?.div ?? el.appendChild(document.createElement("div"));
+    const folded = Boolean(figure.layout.meta.folded);
+    if (folded && !more.box.isConnected) el.appendChild(more.box);
+    const div = panels.get(id)?.div ?? (folded ? more.grid : el).appendChild(document.createElement("div"));
+    sight.observe(div);
     div.className = "troupelab-panel";
     div.dataset.panel = id;
     div.style.height = `${figure.layout.height}px`;
-    panels.set(id, { div, data: figure.data, layout: figure.layout, dirty: true, live: panels.get(id)?.live ?? false });
+    const { live = false, seen = false } = panels.get(id) ?? {};
+    panels.set(id, { div, data: figure.data, layout: figure.layout, dirty: true, live, seen });
   }
 
   function take(header, numbers) {
@@ -119,6 +146,21 @@ function render({ model, el }) {
     }
   }
 
+  // What nobody sees, folded away or scrolled out of view, is not drawn: it stays due until it comes into view.
+  const sight = new IntersectionObserver(
+    (entries) => {
+      for (const { target, isIntersecting } of entries) {
+        const panel = panels.get(target.dataset.panel);
+        if (panel) panel.seen = isIntersecting;
+      }
+      if (anyDue()) schedule();
+    },
+    { rootMargin: "150px", scrollMargin: "150px" },
+  );
+  observed.push(sight);
+  const due = (panel) => panel.dirty && panel.seen && panel.div.clientWidth && !document.hidden;
+  const anyDue = () => [...panels.values()].some(due);
+
   async function draw() {
     const Plotly = globalThis[name];
     if (drawing || !Plotly || !panels.size) return;
@@ -129,8 +171,8 @@ function render({ model, el }) {
     acks = [];
     const color = getComputedStyle(el).color;
     for (const [id, panel] of panels) {
+      if (!due(panel)) continue;
       const width = panel.div.clientWidth;
-      if (!panel.dirty || !width || document.hidden) continue;
       panel.dirty = false;
       const layout = structuredClone(panel.layout);
       fit(layout, panel.data, width);
@@ -149,7 +191,7 @@ function render({ model, el }) {
       await pause(Math.min(1000, REST * (performance.now() - began)));
     }
     drawing = false;
-    if (acks.length || [...panels.values()].some((panel) => panel.dirty && panel.div.clientWidth && !document.hidden)) schedule();
+    if (acks.length || anyDue()) schedule();
   }
 
   function schedule() {
