@@ -112,11 +112,11 @@ def test_the_comparison_shows_the_sums_of_both_runs_after_each_step() -> None:
 
 
 def test_a_fork_is_a_mark_on_the_time_axis_of_its_panels() -> None:
-    """Every panel of a fork has a mark where the shared past ends; those of a run that is no fork have none."""
+    """Every panel of a fork has a mark where the shared past ends, and so has every panel of the run that it left."""
     run = quick_run(steps=4).start().wait(30)
     fork = run.fork(at_step=2).start().wait(30)
     ended = run.frames.acts.query("step < 2").end_s.max()
-    for each, places in ((run, set()), (fork, {ended})):
+    for each, places in ((run, {ended}), (fork, {ended})):
         panels = Panels(each)
         panels.read()
         for panel in panels:

@@ -351,7 +351,7 @@ class Panels(PanelGroup):
     def __init__(self, run: Shown) -> None:
         self.run = run
         self.feed = Feed(run.recorder)
-        self.clock = Clock(run.forked_at)
+        self.clock = Clock.of(run)
         self.memory = MemoryPanel(run, self.clock, height=380)
         self.latency = LatencyPanel(run, self.clock, height=380)
         self.consolidations = ConsolidationPanel(run, self.clock)
