@@ -107,6 +107,12 @@ def test_the_comparison_shows_the_sums_of_both_runs_after_each_step() -> None:
     for panel, column in zip(comparison, COMPARED, strict=True):
         figure = panel.filled()
         mark, one, other = figure.data
+        if panel.empty:
+            assert panel.name == "both costs"
+            assert [note.text for note in figure.layout.annotations] == ["no call has cost anything so far"]
+            assert all(len(line.x) == 0 for line in figure.data)
+            assert by_step(run, column).sum() == 0
+            continue
         for line, each, since in ((one, run, 1), (other, fork, 4)):
             sums = by_step(each, column).loc[since - 1 : 9]
             assert line.x.tolist() == [step + 1 for step in sums.index]
@@ -114,9 +120,6 @@ def test_the_comparison_shows_the_sums_of_both_runs_after_each_step() -> None:
         assert mark.x.tolist() == [4, 4]
         assert figure.layout.xaxis.title.text == "steps played"
         told = [note.text for note in figure.layout.annotations]
-        if panel.name == "both costs":
-            assert told == ["no call has cost anything so far"]
-            continue
         assert any("this run" in text for text in told)
         assert any("fork from step 4" in text.replace("<br>", " ") for text in told)
         assert tuple(figure.layout.xaxis.range) == (0, 10)
@@ -242,7 +245,7 @@ def test_two_runs_of_any_length_are_compared_and_named_by_what_sets_them_apart()
     for panel, column in zip(comparison, COMPARED, strict=True):
         mark, *both = panel.filled().data
         assert len(mark.x) == 0
-        for line, run in zip(both, (wide, tight), strict=True):
+        for line, run in zip(both, (wide, tight) if not panel.empty else (), strict=not panel.empty):
             np.testing.assert_allclose(line.y, by_step(run, column).loc[: run.steps - 1].to_numpy(), rtol=1e-6)
             assert line.x.tolist() == list(range(1, run.steps + 1))
 

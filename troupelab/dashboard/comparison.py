@@ -108,6 +108,8 @@ class ComparisonPanel(Panel):
     def traces(self) -> list[Trace]:
         """The mark where they part, and both lines."""
         parted = self._pair.parted
+        if self.empty:
+            return [{"x": np.empty(0), "y": np.empty(0)} for _ in range(3)]
         x = np.full(2, float(parted)) if parted >= 0 else np.empty(0)
         told = f"they part at step {parted}<extra></extra>"
         found: list[Trace] = [{"x": x, "y": np.array([0.0, 1.0])[: len(x)], "hovertemplate": told}]
@@ -139,7 +141,10 @@ class ComparisonPanel(Panel):
             return shown
         top = 1.15 * max(float(y.max()) for _, _, y in drawn) or 1.0
         texts = [f"{self._named(name)}<br>{self._value(float(y[-1]))}" for name, _, y in drawn]
-        places = spread_labels([float(y[-1]) for _, _, y in drawn], top, gap=0.3)
+        # A label has three lines: nearer to the ends it would cover the title or the axis.
+        low, span = 0.16 * top, 0.68 * top
+        ends = [min(max(float(y[-1]) - low, 0.0), span) for _, _, y in drawn]
+        places = [low + place for place in spread_labels(ends, span, gap=0.45)]
         told = [label(text, _rounded(y), color) for text, y, (_, color, _) in zip(texts, places, drawn, strict=True)]
         if parted >= 0:
             side = "right" if parted > last / 2 else "left"
@@ -149,7 +154,7 @@ class ComparisonPanel(Panel):
 
     def _named(self, name: str) -> str:
         """A name in lines that fit beside the plot."""
-        return "<br>".join(for_plot(line) for line in textwrap.wrap(name, 16)[:3])
+        return "<br>".join(for_plot(line) for line in textwrap.wrap(name, 13)[:3])
 
     def _value(self, value: float) -> str:
         if self.unit == "B":
