@@ -26,6 +26,20 @@ EXACT = ["step", "agent", "recent_records", "recent_bytes", "archive_records", "
 """What is the same in a past that is lived through again, to the last digit."""
 
 
+COMPARED = ("total_bytes", "recent_records", "notes", "p50_s", "tokens", "cost_usd")
+
+
+def by_step(run: tl.Run, column: str) -> pd.Series[float]:
+    """What pandas says that a run's steps came to, of what is compared."""
+    frames = run.frames
+    if column in frames.memory:
+        return frames.memory.groupby("step")[column].sum()
+    calls = frames.calls[frames.calls.step >= 0]
+    if column == "p50_s":
+        return calls[~calls.cached & (calls.error == "")].groupby("step").latency_s.median()
+    return calls.assign(tokens=calls.tokens_in + calls.tokens_out).groupby("step")[column].sum()
+
+
 def paused_after(step: int, *, steps: int = 12, **options: Any) -> tl.Run:
     """A run that has played some steps and is paused."""
     run = quick_run(steps=steps, **options)
@@ -90,21 +104,28 @@ def test_the_comparison_shows_the_sums_of_both_runs_after_each_step() -> None:
     comparison = Comparison(run, fork)
     assert all(panel.empty for panel in comparison)
     comparison.read()
-    for panel, column in zip(comparison, ("total_bytes", "recent_records"), strict=True):
+    for panel, column in zip(comparison, COMPARED, strict=True):
         figure = panel.filled()
         mark, one, other = figure.data
+        if panel.empty:
+            assert panel.name == "both costs"
+            assert [note.text for note in figure.layout.annotations] == ["no call has cost anything so far"]
+            assert all(len(line.x) == 0 for line in figure.data)
+            assert by_step(run, column).sum() == 0
+            continue
         for line, each, since in ((one, run, 1), (other, fork, 4)):
-            sums = each.frames.memory.groupby("step")[column].sum().loc[since - 1 : 9]
+            sums = by_step(each, column).loc[since - 1 : 9]
             assert line.x.tolist() == [step + 1 for step in sums.index]
             np.testing.assert_allclose(line.y, sums.to_numpy(), rtol=1e-6)
         assert mark.x.tolist() == [4, 4]
-        assert one.y[3] == other.y[0]
-        assert other.y[-1] != one.y[-1]
+        assert figure.layout.xaxis.title.text == "steps played"
         told = [note.text for note in figure.layout.annotations]
         assert any("this run" in text for text in told)
-        assert any("fork from<br>step 4" in text for text in told)
-        assert figure.layout.xaxis.title.text == "steps played"
+        assert any("fork from step 4" in text.replace("<br>", " ") for text in told)
         assert tuple(figure.layout.xaxis.range) == (0, 10)
+        if panel.name in ("both bytes", "both records"):
+            assert one.y[3] == other.y[0]
+            assert other.y[-1] != one.y[-1]
     assert comparison.changes()
     assert comparison.changes() == {}
     assert "recent records: 100 → 5 records" in differences(run, fork)
@@ -112,17 +133,18 @@ def test_the_comparison_shows_the_sums_of_both_runs_after_each_step() -> None:
 
 
 def test_a_fork_is_a_mark_on_the_time_axis_of_its_panels() -> None:
-    """Every panel of a fork has a mark where the shared past ends; those of a run that is no fork have none."""
+    """Every panel of a fork has a mark where the shared past ends, and so has every panel of the run that it left."""
     run = quick_run(steps=4).start().wait(30)
     fork = run.fork(at_step=2).start().wait(30)
     ended = run.frames.acts.query("step < 2").end_s.max()
-    for each, places in ((run, set()), (fork, {ended})):
+    for each, places in ((run, {ended}), (fork, {ended})):
         panels = Panels(each)
         panels.read()
         for panel in panels:
             mark = next(shape for shape in panel.filled().data if shape.name == "limit change")
-            assert sorted(set(mark.x.tolist())) == pytest.approx(sorted(places), rel=1e-5)
-            assert all("fork</b> from step 2" in text for text in mark.text)
+            lines = [place for place, text in enumerate(mark.text) if "kept up to here" not in text]
+            assert sorted(set(mark.x[lines].tolist())) == pytest.approx(sorted(places), rel=1e-5)
+            assert all("fork</b> from step 2" in mark.text[line] for line in lines)
 
 
 # ------------------------------------------------------------------ the dashboard
@@ -144,7 +166,7 @@ def test_the_fork_button_shows_a_paused_fork_below_and_a_new_one_takes_its_place
     eventually("it says what it is", lambda: "fork from step 3" in below._header.title.value)
     eventually("it shows the past", lambda: first.progress().acts_done == run.progress().acts_done)
     below._controls.by_name["recent_max_records"].slider.value = 5
-    eventually("what differs is told", lambda: "recent records: 100 → 5 records" in shown._forks._heading.value)
+    eventually("what differs is told", lambda: "recent records: 100 → 5 records" in shown._forks._beside._heading.value)
     assert run.limits.recent_max_records == 100
 
     run.step(2)
@@ -201,6 +223,97 @@ def test_closing_frees_the_forks_dashboard_too() -> None:
     for each in (run, fork):
         each.stop(now=True)
         each.wait(30)
+
+
+# ------------------------------------------------------------------ two runs
+
+
+def lines(shown: Dashboard) -> dict[str, Any]:
+    """The lines of a dashboard's comparison, by panel."""
+    comparison = shown._beside._comparison
+    assert comparison is not None
+    return {panel.name: panel.filled().data[1:] for panel in comparison}
+
+
+def test_two_runs_of_any_length_are_compared_and_named_by_what_sets_them_apart() -> None:
+    """Both lines are drawn whole, without a mark; the other is called by its limit, and both sums are those of the frames."""
+    wide = quick_run(steps=9).start().wait(30)
+    tight = quick_run(steps=5, limits=tl.Limits(recent_max_records=8)).start().wait(30)
+    comparison = Comparison(wide, tight)
+    comparison.read()
+    assert comparison.pair.names == ("this run", "recent records: 8 records")
+    for panel, column in zip(comparison, COMPARED, strict=True):
+        mark, *both = panel.filled().data
+        assert len(mark.x) == 0
+        for line, run in zip(both, (wide, tight) if not panel.empty else (), strict=not panel.empty):
+            np.testing.assert_allclose(line.y, by_step(run, column).loc[: run.steps - 1].to_numpy(), rtol=1e-6)
+            assert line.x.tolist() == list(range(1, run.steps + 1))
+
+
+def test_a_fork_beside_the_run_that_it_left_says_so() -> None:
+    """Shown from the fork's side, it is the fork that is this run, and the common past is drawn once as well."""
+    run = quick_run(steps=6).start().wait(30)
+    fork = run.fork({"recent_max_records": 5}, at_step=3).start().wait(30)
+    comparison = Comparison(fork, run)
+    comparison.read()
+    assert comparison.pair.names == ("this fork, from step 3", "the run it left")
+    records = next(panel for panel in comparison if panel.name == "both records").filled().data
+    assert records[1].x.tolist() == [1, 2, 3, 4, 5, 6]
+    assert records[2].x.tolist() == [3, 4, 5, 6]
+
+
+def test_a_fork_of_another_run_has_no_common_past() -> None:
+    """Beside a run that it did not leave, and that remembered other things, a fork is drawn from its first step on."""
+    run = quick_run(steps=5).start().wait(30)
+    other = quick_run(steps=5, limits=tl.Limits(recent_max_records=5)).start().wait(30)
+    fork = other.fork({"recent_max_records": 80}, at_step=4).start().wait(30)
+    comparison = Comparison(run, fork)
+    comparison.read()
+    assert comparison.pair.parted == -1
+    assert comparison.pair.names == ("this run", "recent records: 80 records")
+
+
+def test_compare_shows_another_run_and_takes_it_away_again(dashboard: Callable[[Any], Dashboard]) -> None:
+    """A run can be put beside the one that is shown at any time, another in its place, and none; itself it cannot be."""
+    run, other = paused_after(3), quick_run(steps=3, limits=tl.Limits(recent_max_records=9)).start().wait(30)
+    shown = dashboard(run)
+    hidden = shown._beside.box.layout
+    assert hidden.display == "none"
+    shown.compare(other)
+    eventually("it is shown", lambda: hidden.display is None)
+    eventually("what differs is told", lambda: "100 → 9 records" in shown._beside._heading.value)
+    assert len(lines(shown)["both records"][0].y) == len(lines(shown)["both records"][1].y) == 3
+    run.step(2)
+    run.wait(30, until="paused")
+    eventually("it grows", lambda: len(lines(shown)["both records"][0].y) == 5)
+    with pytest.raises(InputError, match="another run"):
+        shown.compare(run)
+    shown.compare(None)
+    eventually("it is gone", lambda: hidden.display == "none" and shown._beside._comparison is None)
+
+
+def test_two_dashboards_on_one_run_come_and_go_and_compare_at_any_time(dashboard: Callable[[Any], Dashboard]) -> None:
+    """Each has a cursor of its own: both hold the same, one closes or moves to another run, and the run does not know of it."""
+    run = paused_after(3)
+    fork = run.fork({"recent_max_records": 5}).start().wait(30)
+    first, second = dashboard(run), Dashboard(run, compare=fork)
+    eventually("the fork is beside it", lambda: second._beside._comparison is not None)
+
+    def held(shown: Dashboard) -> int:
+        return 0 if shown._panels is None else shown._panels.feed._next["acts"]
+
+    eventually("both hold all", lambda: held(first) == held(second) == run.recorder.count("acts"))
+    assert first._beside._comparison is None
+    second.attach(fork)
+    first.compare(fork)
+    eventually("a run is not beside itself", lambda: second._beside._comparison is None)
+    eventually("but beside the other", lambda: first._beside._comparison is not None)
+    second.attach(run)
+    eventually("again beside it", lambda: second._beside._comparison is not None)
+    second.close()
+    run.step(1)
+    run.wait(30, until="paused")
+    eventually("the first goes on", lambda: held(first) == run.recorder.count("acts") == 4 * len(run.agent_names))
 
 
 # ------------------------------------------------------------------ alerts

@@ -28,6 +28,7 @@ __all__ = [
     "Event",
     "Evicted",
     "Failed",
+    "Forked",
     "LimitChanged",
     "MemorySized",
     "ProcessSampled",
@@ -237,6 +238,18 @@ class RunChanged(Event, frozen=True, gc=False):
     step: int
     state: str
     reason: str
+
+
+class Forked(Event, frozen=True, gc=False):
+    """Another run took over this one's past up to before a step; `changed` says which limits it was given.
+
+    It is told to whoever watches, and is no part of what happened in the run: the journal does not have it.
+    """
+
+    family: ClassVar[str] = "forks"
+
+    step: int
+    changed: str
 
 
 class StepDone(Event, frozen=True, gc=False):

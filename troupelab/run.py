@@ -26,6 +26,7 @@ from troupelab.engine.past import Past, check_reaches, cut
 from troupelab.engine.schedule import Efficiency, played_efficiency
 from troupelab.engine.yardstick import played_free_efficiency
 from troupelab.errors import CheckpointError, RunError
+from troupelab.events import Forked
 from troupelab.folder import (
     RUN_FILE,
     RunFile,
@@ -313,6 +314,8 @@ class Run(Handle):
         except BaseException:
             fresh.close()
             raise
+        changed = ", ".join(f"{name}={value}" for name, value in (limits or {}).items())
+        self.recorder.emit(Forked(self.now_s(), at_step, changed))
         return fork
 
     def _cache_path(self) -> Path | None:

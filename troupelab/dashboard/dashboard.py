@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 
 from troupelab.dashboard.alerts_tab import AlertsTab
+from troupelab.dashboard.beside import Beside
 from troupelab.dashboard.controls import Controls, close_parts
 from troupelab.dashboard.errors_tab import ErrorsTab
 from troupelab.dashboard.forking import ForkView
@@ -29,7 +30,7 @@ from troupelab.dashboard.shown import Shown
 from troupelab.dashboard.tab import Errands, Tab, Tabs
 from troupelab.dashboard.transcript_tab import TranscriptTab
 from troupelab.dashboard.view import View
-from troupelab.errors import TroupeLabError
+from troupelab.errors import InputError, TroupeLabError
 from troupelab.limits import Number
 
 if TYPE_CHECKING:
@@ -55,9 +56,16 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
         run: the run to show; `attach` moves the dashboard to another.
         start_button: whether the header has a start button.
         fork_button: whether it has a fork button, which shows a fork of the run below.
+        compare: another run, or recording, to be compared with it below the panels; `compare` changes that.
+
+    Raises:
+        InputError: `compare` is the run itself.
     """
 
-    def __init__(self, run: Shown, *, start_button: bool = True, fork_button: bool = True) -> None:
+    def __init__(
+        self, run: Shown, *, start_button: bool = True, fork_button: bool = True, compare: Shown | None = None
+    ) -> None:
+        _refuse_itself(run, compare)
         self._run: Shown = run
         self._wishes: queue.SimpleQueue[Callable[[Panels], None]] = queue.SimpleQueue()
         self._controls = Controls(run.limits.current.as_dict(), self._change_limit)
@@ -68,6 +76,8 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
         self._next_text = 0.0
         self._alert = ""
         self._forks = ForkView(_show_fork, self._live.woken)
+        self._compared = compare
+        self._beside = Beside(self._live.woken)
         left_out = [name for name, wanted in (("start", start_button), ("fork", fork_button)) if not wanted]
         self._header = Header(run, self._pressed, without=tuple(left_out))
         self._view = View(self._wish)
@@ -76,7 +86,7 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
         self._tabs = Tabs([kind(errands) for kind in TABS], errands)
         body = widgets.Box([self._controls.box, self._live])
         body.add_class("troupelab-body")
-        super().__init__([*self._header.parts, self._view.box, body, self._tabs.box, self._forks.box])
+        super().__init__([*self._header.parts, self._view.box, body, self._beside.box, self._tabs.box, self._forks.box])
         self.add_class("troupelab-dashboard")
         self._ended = threading.Event()
         woken = self._live.woken
@@ -141,6 +151,25 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
         self.say("")
         self._live.woken.set()
 
+    def compare(self, other: Shown | None) -> None:
+        """Show another run, or recording, on the same axes as this one; None takes the comparison away.
+
+        It is drawn step by step, so that runs of any length and speed can be compared: a run and its fork, or two under other
+        limits. The other run goes on untouched.
+
+        Raises:
+            InputError: it is the run itself.
+        """
+        _refuse_itself(self._run, other)
+        self._compared = other
+        self._wish(self._show_compared)
+
+    def _show_compared(self, panels: Panels) -> None:
+        if self._compared is None or self._compared is panels.run:
+            self._beside.end()
+        else:
+            self._beside.show(panels.run, self._compared)
+
     @property
     def run(self) -> Shown:
         """The run that is shown."""
@@ -164,6 +193,7 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
         self._live.start_over()
         self._tabs.begin(run, panels, readings)
         self._next_text = 0.0
+        self._show_compared(panels)
         return panels, readings
 
     def _tick(self) -> float:
@@ -178,6 +208,7 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
         news = panels.read()
         readings.take(news)
         self._live.send_frame(panels)
+        self._beside.tick()
         self._forks.tick()
         now = time.monotonic()
         if "runs" in news:
@@ -206,8 +237,14 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
             self._thread.join(5.0)
         self._live.clicked = None
         self._forks.close()
+        self._beside.close()
         close_parts(self)
         super().close()
+
+
+def _refuse_itself(run: Shown, other: Shown | None) -> None:
+    if other is run:
+        raise InputError("compare", "other", "another run than the one that is shown")
 
 
 def _show_fork(fork: Run) -> Dashboard:

@@ -9,14 +9,12 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
-from troupelab.dashboard.comparison import Comparison, differences
+from troupelab.dashboard.beside import Beside
 from troupelab.dashboard.controls import close_parts
-from troupelab.dashboard.live import LivePanels
-from troupelab.dashboard.look import for_page
 from troupelab.errors import RunError
 
 if TYPE_CHECKING:
@@ -56,12 +54,8 @@ class ForkView:
         self.box = widgets.VBox(layout={"display": "none"})
         self.box.add_class("troupelab-fork")
         self._show = show
-        self._woken = woken
-        self._run: Run | None = None
-        self._comparison: Comparison | None = None
+        self._beside = Beside(woken)
         self._dashboard: Dashboard | None = None
-        self._live: LivePanels | None = None
-        self._heading: Any = None
 
     def begin(self, run: Run) -> None:
         """Fork a run at the last step that everybody has finished, and show the fork, paused.
@@ -72,18 +66,13 @@ class ForkView:
         """
         fork = run.fork().start(paused=True)
         self.end()
-        self._comparison = Comparison(run, fork)
-        if self._dashboard is None or self._live is None:
-            self._heading = widgets.HTML()
-            self._live = LivePanels()
-            self._live.woken = self._woken
+        if self._dashboard is None:
             self._dashboard = self._show(fork)
-            self.box.children = [self._heading, self._live, self._dashboard]
+            self.box.children = [self._beside.box, self._dashboard]
         else:
-            self._live.start_over()
             self._dashboard.attach(fork)
-        self._run, self.fork = run, fork
-        self.tick()
+        self.fork = fork
+        self._beside.show(run, fork)
         self.box.layout.display = None
 
     def end(self) -> None:
@@ -92,24 +81,17 @@ class ForkView:
         if self.fork is not None:
             with contextlib.suppress(RunError):  # it has ended already
                 self.fork.stop(now=True)
-        self._run = self.fork = self._comparison = None
+        self.fork = None
+        self._beside.end()
 
     def tick(self) -> None:
         """Bring the comparison up to date; the fork's dashboard does so by itself."""
-        if self._run is None or self.fork is None or self._comparison is None or self._live is None:
-            return
-        self._comparison.read()
-        self._live.send_frame(self._comparison)
-        told = (
-            f"<b>fork from step {self.fork.forked_at}</b>, below; before that step both have the same past · "
-            f"{for_page(differences(self._run, self.fork))}"
-        )
-        if told != self._heading.value:
-            self._heading.value = told
+        self._beside.tick()
 
     def close(self) -> None:
         """Free the widgets; a fork that goes on is left to go on. Any thread."""
         if self._dashboard is not None:
             self._dashboard.close()
+        self._beside.close()
         close_parts(self.box)
         self.box.close()

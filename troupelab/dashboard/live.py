@@ -130,13 +130,15 @@ class LivePanels(anywidget.AnyWidget):
             self._wants_all = self._wants_library = False
         if library:
             self._send_library()  # before all else: the page has more to do with it than the kernel with the figures
-        patches = panels.changes(everything=everything)
-        if not patches:
+        patches, marks = panels.changes(everything=everything), panels.marks(everything=everything)
+        if not patches and marks is None:
             return False
         self.frames_sent += 1
         header: dict[str, Any] = {"kind": "frame", "seq": self.frames_sent}
         if everything:
             header["figures"] = {panel.name: json.loads(panel.figure.to_json()) for panel in panels}
+        if marks is not None:
+            header["marks"] = {"start": marks[0], "rows": marks[1]}
         header["panels"], numbers = _packed(patches)
         with self._notes:
             self._on_the_way[self.frames_sent] = self._clock()

@@ -8,18 +8,18 @@ Plotly's figures are not thread safe.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
 
-from troupelab.dashboard.look import BLUE, GREY, for_plot, value_text
-from troupelab.dashboard.series import Floats
-from troupelab.dashboard.shown import Readable, Shown
+from troupelab.dashboard.clock import Clock, every_so_many
+from troupelab.dashboard.look import BLUE, GREY, for_plot
+from troupelab.dashboard.marks import EVERYONE, Drawn
+from troupelab.dashboard.series import Floats, Trace
+from troupelab.dashboard.shown import News, Readable, Shown
 from troupelab.events import FAMILIES
-from troupelab.limits import Limits
-from troupelab.telemetry.recorder import Batch
 
 __all__ = [
     "EVERYONE",
@@ -45,17 +45,6 @@ PLOT_END = 0.8
 
 LABELS_PX = 102
 """How wide the room for direct labels should be; where a panel's width is known, its plot ends so that it is (live.js)."""
-
-NICE = (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9, 10)
-
-EVERYONE = ("all", "")
-"""What the log of limits writes for a change that is not for some agents alone."""
-
-News: TypeAlias = Mapping[str, Batch]
-"""The new rows of each family that has any."""
-
-Trace: TypeAlias = dict[str, Any]
-"""What a trace should be: arrays, lists of texts and single settings, by dotted path."""
 
 
 class Put(NamedTuple):
@@ -93,102 +82,6 @@ class Feed:
                 news[family] = batch = self._recorder.read(family, seen)
                 self._next[family] = batch.next
         return news
-
-
-class Clock:
-    """The one time axis of all panels, and what is marked on it: limit changes, and where a fork left another run's past.
-
-    Args:
-        parted: the step at which that was; -1 for a run that is no fork.
-    """
-
-    def __init__(self, parted: int = -1) -> None:
-        self.unit = "seconds"
-        self.end_s = 0.0
-        self._parted = parted
-        self._past_s = 0.0
-        self._begun: Floats = np.empty(0)
-        self._marks: list[tuple[float, str]] = []
-        self._changes: dict[str, list[tuple[float, int, float, float]]] = {}
-
-    def take(self, news: News) -> None:
-        """Take in how late it is, when each step began, and what limits were changed."""
-        for family in ("acts", "calls", "memory", "consolidations", "limits"):
-            if family in news:
-                self.end_s = max(self.end_s, float(news[family].columns["at_s"].max()))
-        if "acts" in news:
-            rows = news["acts"].columns
-            more = int(rows["step"].max()) + 1 - len(self._begun)
-            if more > 0:
-                self._begun = np.concatenate([self._begun, np.full(more, np.inf)])
-            np.minimum.at(self._begun, rows["step"], rows["start_s"])
-            shared = rows["step"] < self._parted
-            self._past_s = max(self._past_s, float(rows["end_s"][shared].max(initial=0.0)))
-        if "limits" in news:
-            rows = news["limits"].columns
-            for place in range(len(news["limits"])):
-                row = {key: rows[key][place] for key in rows}
-                self._marks.append((float(row["at_s"]), _mark_text(row)))
-                if row["agents"] in EVERYONE:
-                    change = (float(row["at_s"]), int(row["effective_step"]), float(row["old"]), float(row["new"]))
-                    self._changes.setdefault(str(row["field"]), []).append(change)
-            del self._marks[:-200]
-
-    def history(self, field: str, value: float | None) -> tuple[list[float], list[float]]:
-        """From which times on a limit had which values, from 0 on; `value` is what it has now, not-a-number no limit."""
-        changes = self._changes.get(field, [])
-        if not changes:
-            return [0.0], [np.nan if value is None else float(value)]
-        times, values = [0.0], [changes[0][2]]
-        for at_s, step, _, new in changes:
-            waits = Limits.fields()[field].per_agent and step < len(self._begun) and np.isfinite(self._begun[step])
-            times.append(max(times[-1], float(self._begun[step]) if waits else at_s))
-            values.append(new)
-        return times, [value if np.isfinite(value) else np.nan for value in values]
-
-    def axis(self) -> dict[str, Any]:
-        """The time axis as layout settings, alike for every panel."""
-        span = max(self.end_s, 0.5)
-        size = 10.0 ** np.floor(np.log10(span))
-        end = float(next((size * nice for nice in NICE if size * nice >= span), span))
-        shown: dict[str, Any] = {"xaxis.range": [0.0, end]}
-        if self.unit == "seconds" or not len(self._begun):
-            return {**shown, "xaxis.tickmode": "auto", "xaxis.title.text": "seconds since the start"}
-        every = every_so_many(len(self._begun) / 7)
-        steps = [step for step in range(0, len(self._begun), every) if np.isfinite(self._begun[step])]
-        return {
-            **shown,
-            "xaxis.tickmode": "array",
-            "xaxis.tickvals": [round(float(self._begun[step]), 3) for step in steps],
-            "xaxis.ticktext": [str(step) for step in steps],
-            "xaxis.title.text": "step, at the time when it began",
-        }
-
-    def marks(self) -> Trace:
-        """A vertical line for each limit change and for a fork, as a trace over an axis from 0 to 1."""
-        marks = self._marks
-        if self._parted >= 0:
-            text = f"<b>fork</b> from step {self._parted}<br>what is left of here is the past of both runs"
-            marks = [(self._past_s, text), *marks]
-        heights = (0.0, 0.25, 0.5, 0.75, 1.0)
-        x = [at for at, _ in marks for _ in range(len(heights) + 1)]
-        texts = [told for _, told in marks for _ in range(len(heights) + 1)]
-        y = [*heights, np.nan] * len(marks)
-        size = [0.0, 0, 0, 0, 9, 0] * len(marks)
-        return {"x": np.array(x), "y": np.array(y), "text": texts, "marker.size": np.array(size)}
-
-
-def _mark_text(row: Mapping[str, Any]) -> str:
-    known = Limits.fields().get(str(row["field"]))
-    unit = known.unit if known else ""
-    whom = "" if row["agents"] in EVERYONE else f" for {for_plot(row['agents'])}"
-    lines = [
-        f"<b>{for_plot(known.label if known else row['field'])}</b>{whom}",
-        f"{value_text(float(row['old']), unit)} → {value_text(float(row['new']), unit)}",
-        for_plot(row["note"]),
-        f"effective from step {row['effective_step']}, changed by {for_plot(row['by'])}",
-    ]
-    return "<br>".join(line for line in lines if line)
 
 
 class Panel(ABC):
@@ -254,10 +147,11 @@ class Panel(ABC):
                 yaxis=axis,
                 mode="lines+markers",
                 line={"color": GREY, "width": 1.5, "dash": "dot"},
-                marker={"color": GREY, "symbol": "triangle-down", "size": [], "line": {"width": 0}},
+                marker={"size": [], "line": {"width": 0}},
                 hovertemplate="%{text}<extra></extra>",
                 cliponaxis=False,
                 name="limit change",
+                legendgroup="marks",
             )
 
     @abstractmethod
@@ -278,7 +172,7 @@ class Panel(ABC):
         """Whether there is nothing to draw yet."""
 
     def _now(self) -> tuple[list[Trace], dict[str, Any]]:
-        traces = [*self.traces(), *[self.clock.marks() for _ in self.mark_axes]]
+        traces = self.traces()
         layout = {**self.clock.axis(), **self.settings()}
         layout |= {f"{axis}.visible": not self.empty for axis in self.axes}
         if self.empty:
@@ -287,7 +181,7 @@ class Panel(ABC):
         return traces, layout
 
     def changes(self, *, everything: bool = False) -> Patch:
-        """What changed since the last call; with `everything`, all there is."""
+        """What changed since the last call; with `everything`, all there is. The marks, alike in all panels, are left out."""
         traces, layout = self._now()
         if everything:
             self._had, self._had_layout = [], {}
@@ -315,7 +209,8 @@ class Panel(ABC):
         """A figure of its own with all that the panel shows now, to be restyled, saved or put into a page."""
         figure = go.Figure(self.figure)
         traces, layout = self._now()
-        for shape, trace in zip(figure.data, traces, strict=True):
+        marks = [self.clock.marks() for _ in self.mark_axes]
+        for shape, trace in zip(figure.data, [*traces, *marks], strict=True):
             for key, value in trace.items():
                 shape[key] = value
         for key, value in layout.items():
@@ -326,8 +221,19 @@ class Panel(ABC):
 class PanelGroup(ABC):
     """Panels that one widget draws."""
 
+    _had_marks: Sequence[Drawn] = ()
+
     @abstractmethod
     def __iter__(self) -> Iterator[Panel]: ...
+
+    def marks(self, *, everything: bool = False) -> tuple[int, list[Drawn]] | None:
+        """The marks of all panels from the first on that the browser lacks, and its place; None where it lacks none."""
+        marks: Sequence[Drawn] = next(([*panel.clock.drawn()] for panel in self), [])
+        had = () if everything else self._had_marks
+        self._had_marks = marks
+        start = next((place for place, pair in enumerate(zip(had, marks, strict=False)) if pair[0] != pair[1]), None)
+        start = min(len(had), len(marks)) if start is None else start
+        return None if start == len(had) == len(marks) and not everything else (start, list(marks[start:]))
 
     def changes(self, *, everything: bool = False) -> dict[str, Patch]:
         """By panel, what the browser lacks; panels that it has in full are left out."""
@@ -357,17 +263,6 @@ def label(text: str, y: float, color: str = "", *, yref: str = "y") -> dict[str,
     placed = {"x": 1.012, "xref": "x domain", "xanchor": "left", "y": y, "yref": yref, "align": "left"}
     spot = f'<span style="color:{color}">■</span> ' if color else ""
     return {"text": spot + text, "showarrow": False, "font": {"size": 11}, **placed}
-
-
-def every_so_many(least: float) -> int:
-    """The next of 1, 2, 5, 10, 20, 50 and so on: how far apart ticks stand.
-
-    >>> every_so_many(0.3), every_so_many(3), every_so_many(11)
-    (1, 5, 20)
-    """
-    wanted = max(1.0, least)
-    power = 10 ** int(np.floor(np.log10(wanted)))
-    return int(next(power * nice for nice in (1, 2, 5, 10) if power * nice >= wanted))
 
 
 def agent_ticks(names: Sequence[str], room: int) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Panels(PanelGroup):
     def __init__(self, run: Shown) -> None:
         self.run = run
         self.feed = Feed(run.recorder)
-        clock = self.clock = Clock(run.forked_at)
+        clock = self.clock = Clock.of(run)
         self.memory = MemoryPanel(run, clock, height=TALL)
         self.tiers = TiersPanel(run, clock, height=TALL)
         self.consolidations = ConsolidationPanel(run, clock, height=USUAL)

@@ -11,9 +11,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AgentLine", "AgentSums", "Floats", "TimeBins", "decimate", "quantiles", "spread_labels"]
+__all__ = ["AgentLine", "AgentSums", "Floats", "TimeBins", "Trace", "decimate", "quantiles", "spread_labels"]
 
 Floats: TypeAlias = NDArray[Any]
+
+Trace: TypeAlias = dict[str, Any]
+"""What a trace should be: arrays, lists of texts and single settings, by dotted path."""
 
 LATENCY_EDGES: Floats = np.geomspace(1e-4, 4e3, 513)
 """Edges of the latency buckets in seconds, 3.5 % apart: quantiles read from them are within 2 %."""

@@ -6,13 +6,17 @@ pause, change a limit) it asks of that run by name, and shows as a sentence wher
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Protocol, TypeAlias
 
 from troupelab.livelimits import LiveLimits
 from troupelab.results import Progress
 from troupelab.telemetry.recorder import Batch
 
-__all__ = ["Readable", "Shown"]
+__all__ = ["News", "Readable", "Shown"]
+
+News: TypeAlias = Mapping[str, Batch]
+"""The new rows of each family of events that has any."""
 
 
 class Readable(Protocol):

@@ -204,7 +204,9 @@ class Engine:
         Raises:
             RunError: the run is not running.
         """
-        self._control(lambda: self.standing.pause("asked to"), {"running"}, "pause")
+        by = self.keeper.by
+        reason = "asked to" if by == "user" else f"asked to by the intervention {by}"
+        self._control(lambda: self.standing.pause(reason), {"running"}, "pause")
 
     def resume(self) -> None:
         """Go on after a pause. Any thread.

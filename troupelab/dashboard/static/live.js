@@ -47,6 +47,22 @@ function extend(trace, { key, start, texts, from, length, width }, numbers) {
   put(trace, key, array);
 }
 
+// Spreads the marks, which all panels share, into a trace: a line of some points that can be hovered over, with a symbol at its top.
+// A mark that is a foot has only a symbol on the axis.
+const HEIGHTS = [0, 0.25, 0.5, 0.75, 1];
+
+function spread(marks) {
+  const x = [], y = [], text = [], size = [], symbol = [], color = [];
+  for (const [at, sign, shade, words, foot] of marks) {
+    const heights = foot ? [0] : HEIGHTS;
+    for (const height of [...heights, null]) {
+      x.push(at), y.push(height), text.push(words), symbol.push(sign), color.push(shade);
+      size.push(height === heights[heights.length - 1] ? (foot ? 7 : 9) : 0);
+    }
+  }
+  return { x, y, text, marker: { size, symbol, color } };
+}
+
 // Ends the plot where the room for direct labels begins, which is so many pixels wide at any width.
 function fit(layout, data, width) {
   const end = Math.max(0.4, 1 - layout.meta.labels_px / (width - layout.margin.l - layout.margin.r));
@@ -106,6 +122,7 @@ function render({ model, el }) {
   const name = slot(model.get("plotly_version"));
   const panels = new Map();
   const parts = [];
+  const marks = [];
   let zoom = null;
   let served = false;
   let drawing = false;
@@ -142,6 +159,14 @@ function render({ model, el }) {
       for (const [trace, settings] of patch.settings)
         for (const [path, value] of Object.entries(settings)) put(panel.data[trace], path, value);
       for (const [path, value] of Object.entries(patch.layout)) put(panel.layout, path, value);
+      panel.dirty = true;
+    }
+    if (!header.marks) return;
+    marks.length = header.marks.start;
+    marks.push(...header.marks.rows);
+    const shown = spread(marks);
+    for (const panel of panels.values()) {
+      for (const trace of panel.data) if (trace.legendgroup === "marks") Object.assign(trace, shown, { marker: { ...trace.marker, ...shown.marker } });
       panel.dirty = true;
     }
   }
