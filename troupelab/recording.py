@@ -73,7 +73,7 @@ class Recording:
     ...     digest = run.start().wait(60).recorder.transcript_sha256()
     ...     with Recording.open(folder) as recording:
     ...         recording, recording.recorder.transcript_sha256() == digest
-    (<Recording of Product launch panel: done, 8 agents, step 2 of 2>, True)
+    (<Recording of product_launch: done, 8 agents, step 2 of 2>, True)
     """
 
     def __init__(self, folder: Path, run: Run, past: Past, changes: list[tuple[float, LimitRow]]) -> None:

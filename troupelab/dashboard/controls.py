@@ -138,6 +138,12 @@ class LimitControl:
         finally:
             self._quiet = False
 
+    def begin(self, *, fixed: bool) -> None:
+        """Forget what became of the last change, and take no more where they are `fixed`."""
+        with self._turn:
+            self.slider.disabled = fixed
+            self._say("")
+
     def in_use(self, text: str) -> None:
         """Show what is in use now."""
         if text != self._in_use:
@@ -190,6 +196,11 @@ class Controls:
     def models(self) -> list[str]:
         """The widgets that a user can move, by model id."""
         return [str(control.slider.model_id) for control in self.by_name.values()]
+
+    def begin(self, *, fixed: bool) -> None:
+        """Another run is shown; where its limits are `fixed`, they are only shown."""
+        for control in self.by_name.values():
+            control.begin(fixed=fixed)
 
     def values(self) -> dict[str, Number]:
         """What the sliders show."""
