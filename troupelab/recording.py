@@ -331,6 +331,10 @@ def _look_back(run: Run, acts: int, progress: Callable[[int, int], object] | Non
     def look_back() -> None:
         with collecting_less(), asyncio.Runner() as runner:
             runner.run(run._engine.look_back())
+        for (
+            agent
+        ) in run._engine.stage.agents:  # as a run does at its end: so the numbers of what is on disk are the same
+            agent.memory.save()
         run._engine.stage.pool.shelf.flush()
 
     with ThreadPoolExecutor(1, thread_name_prefix="troupelab-recording") as thread:
