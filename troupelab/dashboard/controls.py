@@ -33,6 +33,8 @@ GROUPS = {
     "guardrails": "pause the run at",
     "pace": "pace",
 }
+HEADING = "<b>limits</b>, for all agents"
+HEADING_FIXED = "<b>limits</b> of that time, for all agents"
 WITHOUT = {"dedup_similarity": "never", "cache_similarity": "never"}
 """What the last notch is called where "no limit" would say something else: without a similarity nothing is merged."""
 
@@ -190,7 +192,8 @@ class Controls:
             fold = widgets.Accordion([widgets.VBox(boxes)], titles=[GROUPS.get(group, group)])
             fold.selected_index = 0 if number == 0 else None
             folds.append(fold)
-        self.box = widgets.VBox([widgets.HTML("<b>limits</b>, for all agents"), *folds])
+        self._heading = widgets.HTML(HEADING)
+        self.box = widgets.VBox([self._heading, *folds])
         self.box.add_class("troupelab-limits")
 
     def models(self) -> list[str]:
@@ -199,6 +202,7 @@ class Controls:
 
     def begin(self, *, fixed: bool) -> None:
         """Another run is shown; where its limits are `fixed`, they are only shown."""
+        self._heading.value = HEADING_FIXED if fixed else HEADING
         for control in self.by_name.values():
             control.begin(fixed=fixed)
 
