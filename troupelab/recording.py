@@ -97,7 +97,7 @@ class Recording:
         progress: Callable[[int, int], object] | None = None,
         max_rows: int = 262_144,
     ) -> Self:
-        """Read a run back; its file is not changed, and no model is called. It takes some milliseconds an act.
+        """Read a run back; its file is not changed, and no model is called. It takes about a millisecond of CPU an act, more where many hear each other.
 
         Args:
             folder: of a run that is not open anywhere now.
