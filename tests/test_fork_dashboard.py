@@ -282,7 +282,7 @@ def test_compare_shows_another_run_and_takes_it_away_again(dashboard: Callable[[
     shown.compare(other)
     eventually("it is shown", lambda: hidden.display is None)
     eventually("what differs is told", lambda: "100 → 9 records" in shown._beside._heading.value)
-    assert len(lines(shown)["both records"][0].y) == len(lines(shown)["both records"][1].y) == 3
+    eventually("both are drawn", lambda: [len(line.y) for line in lines(shown)["both records"][:2]] == [3, 3])
     run.step(2)
     run.wait(30, until="paused")
     eventually("it grows", lambda: len(lines(shown)["both records"][0].y) == 5)

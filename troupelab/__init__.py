@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from troupelab.models.rehearsal.process import Rehearsal
     from troupelab.people.persona import Fragment, Persona
     from troupelab.people.world import World
+    from troupelab.recording import Recording
     from troupelab.run import Run, runs
     from troupelab.store import Store
     from troupelab.text.embed import Embedder, HashingEmbedder
@@ -92,6 +93,7 @@ _HOMES = {
     "troupelab.models.rehearsal.process": ("Rehearsal",),
     "troupelab.people.persona": ("Fragment", "Persona"),
     "troupelab.people.world": ("World",),
+    "troupelab.recording": ("Recording",),
     "troupelab.run": ("Run", "runs"),
     "troupelab.store": ("Store",),
     "troupelab.text.embed": ("Embedder", "HashingEmbedder"),
@@ -131,6 +133,7 @@ __all__ = [
     "PersonaError",
     "Pool",
     "Price",
+    "Recording",
     "Rehearsal",
     "Reply",
     "ReplyCache",

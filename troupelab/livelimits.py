@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from troupelab.errors import LimitError
+from troupelab.errors import LimitError, RunError
 from troupelab.events import LimitChanged
 from troupelab.limits import FIELDS, Limits, Number
 
-__all__ = ["LimitChange", "LiveLimits"]
+__all__ = ["FixedLimits", "LimitChange", "LiveLimits"]
 
 
 class LimitChange(NamedTuple):
@@ -185,6 +185,30 @@ class LiveLimits:
         if cached is None or cached[0] is not version:
             cached = self._views[agent] = (version, _merge(version, agent))
         return cached[1]
+
+
+class FixedLimits(LiveLimits):
+    """Limits as they were in force once: they are read as a run's are, and a change is refused.
+
+    Args:
+        live: what they were.
+        why: what a change is refused with.
+    """
+
+    def __init__(self, live: LiveLimits, why: str) -> None:
+        super().__init__()
+        self._agents, self._versions, self._current, self._log = live._agents, live._versions, live._current, live._log
+        self._why = why
+
+    def update(
+        self, *, note: str = "", by: str = "user", agents: Iterable[str] | None = None, **changes: Number
+    ) -> LimitChange:
+        """Refuse: they are past.
+
+        Raises:
+            RunError: always.
+        """
+        raise RunError(self._why)
 
 
 def _merge(version: _Version, agent: str) -> Limits:

@@ -54,7 +54,8 @@ def transcript(frames: Frames) -> pd.DataFrame:
 def rss_curve(recorder: Recorder) -> list[float]:
     """Resident memory at eleven evenly spaced moments, in MB."""
     process = recorder.read("process").columns
-    at_s, rss = process["at_s"], process["rss_bytes"] / 1e6
+    order = np.argsort(process["at_s"], kind="stable")  # a resumed run samples already while it lives through its past
+    at_s, rss = process["at_s"][order], process["rss_bytes"][order] / 1e6
     if not len(at_s):
         return []
     return [round(float(np.interp(at, at_s, rss)), 1) for at in np.linspace(at_s[0], at_s[-1], 11)]

@@ -33,6 +33,8 @@ GROUPS = {
     "guardrails": "pause the run at",
     "pace": "pace",
 }
+HEADING = "<b>limits</b>, for all agents"
+HEADING_FIXED = "<b>limits</b> of that time, for all agents"
 WITHOUT = {"dedup_similarity": "never", "cache_similarity": "never"}
 """What the last notch is called where "no limit" would say something else: without a similarity nothing is merged."""
 
@@ -138,6 +140,12 @@ class LimitControl:
         finally:
             self._quiet = False
 
+    def begin(self, *, fixed: bool) -> None:
+        """Forget what became of the last change, and take no more where they are `fixed`."""
+        with self._turn:
+            self.slider.disabled = fixed
+            self._say("")
+
     def in_use(self, text: str) -> None:
         """Show what is in use now."""
         if text != self._in_use:
@@ -184,12 +192,19 @@ class Controls:
             fold = widgets.Accordion([widgets.VBox(boxes)], titles=[GROUPS.get(group, group)])
             fold.selected_index = 0 if number == 0 else None
             folds.append(fold)
-        self.box = widgets.VBox([widgets.HTML("<b>limits</b>, for all agents"), *folds])
+        self._heading = widgets.HTML(HEADING)
+        self.box = widgets.VBox([self._heading, *folds])
         self.box.add_class("troupelab-limits")
 
     def models(self) -> list[str]:
         """The widgets that a user can move, by model id."""
         return [str(control.slider.model_id) for control in self.by_name.values()]
+
+    def begin(self, *, fixed: bool) -> None:
+        """Another run is shown; where its limits are `fixed`, they are only shown."""
+        self._heading.value = HEADING_FIXED if fixed else HEADING
+        for control in self.by_name.values():
+            control.begin(fixed=fixed)
 
     def values(self) -> dict[str, Number]:
         """What the sliders show."""

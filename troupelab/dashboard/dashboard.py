@@ -25,6 +25,7 @@ from troupelab.dashboard.forking import ForkView
 from troupelab.dashboard.header import Header
 from troupelab.dashboard.live import LivePanels
 from troupelab.dashboard.panels import Panels
+from troupelab.dashboard.playback import Playback, played
 from troupelab.dashboard.readings import Readings
 from troupelab.dashboard.shown import Shown
 from troupelab.dashboard.tab import Errands, Tab, Tabs
@@ -34,6 +35,7 @@ from troupelab.errors import InputError, TroupeLabError
 from troupelab.limits import Number
 
 if TYPE_CHECKING:
+    from troupelab.recording import Recording
     from troupelab.run import Run
 
 __all__ = ["Dashboard"]
@@ -53,7 +55,7 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
     It displays itself as a cell's last expression, and keeps itself up to date until `close()`.
 
     Args:
-        run: the run to show; `attach` moves the dashboard to another.
+        run: the run to show, or a recording to play; `attach` moves the dashboard to another.
         start_button: whether the header has a start button.
         fork_button: whether it has a fork button, which shows a fork of the run below.
         compare: another run, or recording, to be compared with it below the panels; `compare` changes that.
@@ -63,10 +65,15 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
     """
 
     def __init__(
-        self, run: Shown, *, start_button: bool = True, fork_button: bool = True, compare: Shown | None = None
+        self,
+        run: Shown | Recording,
+        *,
+        start_button: bool = True,
+        fork_button: bool = True,
+        compare: Shown | None = None,
     ) -> None:
         _refuse_itself(run, compare)
-        self._run: Shown = run
+        run = self._run = played(run)
         self._wishes: queue.SimpleQueue[Callable[[Panels], None]] = queue.SimpleQueue()
         self._controls = Controls(run.limits.current.as_dict(), self._change_limit)
         self._live = LivePanels(controls=self._controls.models())
@@ -79,10 +86,11 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
         self._compared = compare
         self._beside = Beside(self._live.woken)
         left_out = [name for name, wanted in (("start", start_button), ("fork", fork_button)) if not wanted]
-        self._header = Header(run, self._pressed, without=tuple(left_out))
+        self._header = Header(run, self._pressed, self._live.woken.set, without=tuple(left_out))
         self._view = View(self._wish)
         self._view.offer(run)
-        errands = Errands(lambda wish: self._wish(lambda _: wish()))
+        errands = self.errands = Errands(lambda wish: self._wish(lambda _: wish()))
+        """Does what takes a while."""
         self._tabs = Tabs([kind(errands) for kind in TABS], errands)
         body = widgets.Box([self._controls.box, self._live])
         body.add_class("troupelab-body")
@@ -145,9 +153,9 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
     def _fork(self, run: Any) -> None:
         self.attempt(lambda: self._forks.begin(run))
 
-    def attach(self, run: Shown) -> None:
-        """Show another run in the same place."""
-        self._run = run
+    def attach(self, run: Shown | Recording) -> None:
+        """Show another run in the same place, or play a recording."""
+        self._run = played(run)
         self.say("")
         self._live.woken.set()
 
@@ -172,7 +180,7 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
 
     @property
     def run(self) -> Shown:
-        """The run that is shown."""
+        """The run that is shown; for a recording, the `Playback` of it."""
         return self._run
 
     @property
@@ -181,7 +189,8 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
         return self._forks.fork
 
     def _begin(self, run: Shown) -> tuple[Panels, Readings]:
-        if self._panels is not None:
+        before = self._panels
+        if before is not None and (before.run is not run or len(before.memory.agents) != len(run.agent_names)):
             self._view.offer(run)
             self._forks.end()
         if self._alert:
@@ -189,6 +198,7 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
             self.say("")
         panels = self._panels = Panels(run)
         self._view.apply(panels)
+        self._controls.begin(fixed=isinstance(run, Playback))
         readings = self._readings = Readings(run, panels)
         self._live.start_over()
         self._tabs.begin(run, panels, readings)
@@ -200,8 +210,9 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
         """Bring everything up to date once; returns after how many seconds it is due again."""
         run, panels, readings = self._run, self._panels, self._readings
         # TinyTroupe's persons may join while it is watched: the panels begin anew with them.
-        is_other = panels is None or panels.run is not run or len(panels.memory.agents) != len(run.agent_names)
-        if panels is None or readings is None or is_other:
+        # A recording that goes back in time has another recorder.
+        is_other = panels is None or panels.run is not run or panels.feed.recorder is not run.recorder
+        if panels is None or readings is None or is_other or len(panels.memory.agents) != len(run.agent_names):
             panels, readings = self._begin(run)
         while not self._wishes.empty():
             self._wishes.get()(panels)
@@ -215,6 +226,7 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
             self._next_text = 0.0
             self._tabs.hurry()
         self._show_alerts(readings)
+        self._header.player.show(run)
         if now >= self._next_text or "limits" in news:
             self._next_text = now + TEXT_EVERY_S
             self._header.write(run, readings.numbers())

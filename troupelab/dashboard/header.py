@@ -12,6 +12,8 @@ import ipywidgets as widgets
 
 from troupelab.dashboard.forking import fork_tooltip
 from troupelab.dashboard.look import for_page
+from troupelab.dashboard.playback import Playback
+from troupelab.dashboard.player_bar import PlayerBar
 from troupelab.dashboard.readings import numbers_html, title_text
 from troupelab.dashboard.shown import Shown
 
@@ -43,10 +45,18 @@ class Header:
     Args:
         run: what is shown first.
         pressed: is called with a button's name, on a thread of the kernel's.
+        moved: is called when a recording was played or paused, on such a thread.
         without: names of buttons that are left out.
     """
 
-    def __init__(self, run: Shown, pressed: Callable[[str], None], *, without: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        run: Shown,
+        pressed: Callable[[str], None],
+        moved: Callable[[], object] = lambda: None,
+        *,
+        without: tuple[str, ...] = (),
+    ) -> None:
         self.title = widgets.HTML(title_text(run))
         self.title.add_class("troupelab-title")
         self.bar = widgets.IntProgress(value=0, max=1, layout={"width": "180px"}, tooltip="acts done")
@@ -54,8 +64,10 @@ class Header:
         for name, icon in ICONS.items():
             button = widgets.Button(description=name, icon=icon, tooltip=f"{name} the run")
             button.on_click(lambda _, name=name: pressed(name))
-            button.layout.display = "none" if name in without else None
             self.buttons[name] = button
+        self._without = without
+        self.player = PlayerBar(moved)
+        """Stands in place of the buttons where a recording is shown."""
         self.said = widgets.HTML()
         self.numbers = widgets.HTML()
         self._row = widgets.HBox([self.title, self.bar, *self.buttons.values()])
@@ -65,7 +77,7 @@ class Header:
     @property
     def parts(self) -> list[Any]:
         """The widgets, from top to bottom."""
-        return [self._row, self.said, self.numbers]
+        return [self._row, self.player, self.said, self.numbers]
 
     def say(self, sentence: str) -> None:
         """Show a sentence below the header; an empty one takes it away. Any thread."""
@@ -85,5 +97,6 @@ class Header:
         done, state = run.progress(), run.state
         over = done.acts_done >= done.acts_total
         for name, button in self.buttons.items():
+            button.layout.display = "none" if name in self._without or isinstance(run, Playback) else None
             button.disabled = state not in ALLOWED[name] or (name == "fork" and over)
         self.buttons["fork"].tooltip = fork_tooltip(state, done)

@@ -2,7 +2,7 @@
 
 Below the choices stands one dashboard. It shows a run that is ready until Start is pressed, and its limits are those to begin
 with; when a run has ended, Start makes the next one and shows it in the same place. Where the folder that was named holds a run,
-Start goes on with that one. Handlers make a run and start it, which returns at once. What our code refuses is shown as a sentence.
+Start goes on with that one, and Watch plays its recording. Handlers make a run and start it, which returns at once. What our code refuses is shown as a sentence.
 
 A run opens the file in its folder when it is made: so the one that is shown before Start has none.
 """
@@ -19,12 +19,14 @@ import ipywidgets as widgets
 from troupelab.dashboard.controls import close_parts
 from troupelab.dashboard.dashboard import Dashboard
 from troupelab.dashboard.look import for_page
+from troupelab.dashboard.tab import sentence
 from troupelab.engine.options import OrderName
 from troupelab.errors import InputError, RunError, TroupeLabError
 from troupelab.folder import RUN_FILE
 from troupelab.limits import Limits
 from troupelab.models.scripted import ScriptedModel
 from troupelab.people.world import World
+from troupelab.recording import Recording
 from troupelab.run import Run
 
 if TYPE_CHECKING:
@@ -139,11 +141,15 @@ class Lab(widgets.VBox):  # type: ignore[misc]
         self._folder.add_class("troupelab-folder")
         self._button = widgets.Button(description="Start", icon="play", button_style="primary")
         self._button.on_click(lambda _: self._attempt(self.start))
+        self._watch = widgets.Button(
+            description="Watch", icon="film", tooltip="play the recording of the run in the folder"
+        )
+        self._watch.on_click(lambda _: self.watch())
         self._about = widgets.HTML()
         row = widgets.HBox(
             [
                 self._world, self._agents, self._steps, self._seed, self._model, self._latency, self._order, self._folder,
-                self._button,
+                self._button, self._watch,
             ]
         )  # fmt: skip
         row.add_class("troupelab-form")
@@ -164,6 +170,7 @@ class Lab(widgets.VBox):  # type: ignore[misc]
         """Whether the folder holds a run; the button says what it does, and choices that such a run has made are greyed out."""
         folder = self._named_folder()
         holds_run = folder is not None and os.path.isfile(folder / RUN_FILE)  # which takes any text that is being typed
+        self._watch.layout.display = None if holds_run else "none"
         self._button.description = "Continue" if holds_run else "Start"
         self._button.tooltip = (
             "go on with the run in the folder; name another for a new one"
@@ -247,9 +254,31 @@ class Lab(widgets.VBox):  # type: ignore[misc]
             self._show(Run.resume(folder, self._own_model))
         elif folder is not None or self.run.state != "ready":
             self._show(self._make_run(self.run.limits.current, folder))
+        elif self.dashboard.run is not self.run:
+            self.dashboard.attach(self.run)
         self.run.start()
         self._look_at_folder()
         return self.run
+
+    def watch(self) -> None:
+        """Read back the run in the folder and play its recording, without a model; what the Watch button does.
+
+        It returns at once: the recording is shown as soon as it has been read. This lab's own run goes on meanwhile.
+
+        Raises:
+            RunError: no folder is named.
+        """
+        folder, dashboard = self._named_folder(), self.dashboard
+        if folder is None:
+            raise RunError("name the folder of a run to watch")
+        dashboard.say("reading the recording …")
+        dashboard.errands.send(
+            lambda: Recording.open(
+                folder, progress=lambda acts, of: dashboard.say(f"reading the recording: {acts:,} of {of:,} acts")
+            ),
+            dashboard.attach,
+            lambda error: dashboard.say(sentence(error)),
+        )
 
     def close(self) -> None:
         """Free the widgets; a run that goes on is left to go on."""

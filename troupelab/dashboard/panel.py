@@ -71,15 +71,15 @@ class Feed:
     """A cursor of one dashboard through a recorder: reading removes nothing."""
 
     def __init__(self, recorder: Readable) -> None:
-        self._recorder = recorder
+        self.recorder = recorder
         self._next = dict.fromkeys(FAMILIES, 0)
 
     def take(self) -> News:
         """The rows that are new since the last call, of the families that have any."""
         news = {}
         for family, seen in self._next.items():
-            if self._recorder.count(family) != seen:
-                news[family] = batch = self._recorder.read(family, seen)
+            if self.recorder.count(family) != seen:
+                news[family] = batch = self.recorder.read(family, seen)
                 self._next[family] = batch.next
         return news
 

@@ -172,6 +172,8 @@ def title_text(run: Shown) -> str:
     parts.append(f"<b>{for_page(run.state)}</b>")
     if run.state in ENDED:
         parts.append(f"after {seconds_text(done.elapsed_s)}")
+    elif run.state in {"recording", "playing"}:
+        parts.append(f"at {seconds_text(done.elapsed_s)}")
     elif done.left_s is not None and run.state == "running":
         parts.append(f"{seconds_text(done.left_s)} left")
     return " · ".join(parts)

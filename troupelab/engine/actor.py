@@ -187,9 +187,10 @@ class Actor:
 
     async def relive(self, row: ActRow) -> None:
         """Let a turn of an earlier life take effect, all as it was then."""
-        self._clock.set(row.end_s)
+        self._clock.set(row.start_s)
         agent = self._stage.agents[row.agent]
         await self._consolidator.admit(agent)
+        self._clock.set(row.end_s)
         heard = agent.hear(row.step)
         actions = tuple(Action(*each) for each in row.actions)
         await self._ahead.fetch([*(message.text for message in heard), gist(heard), *_wordings(actions)])
@@ -198,21 +199,26 @@ class Actor:
 
     def _commit(self, agent: Agent, heard: list[Message], turn: Turn, row: ActRow) -> None:
         """Let an act take effect, all of it at once: no await in here."""
-        step, emit = row.step, self._parts.teller.emit
+        step = row.step
         agent.commit(step, heard, turn.actions)
         agent.state = turn.state or agent.state
         if self._stage.world.ends_episode(step):
             agent.memory.end_episode()
         self._stage.deliver(agent, step, turn.actions)
         self._consolidator.start(agent)
+        self._parts.teller.emit(agent.memory.size())
+        self._record(row)
+
+    def _record(self, row: ActRow) -> None:
+        """Tell of an act what its row says."""
+        emit, step, agent = self._parts.teller.emit, row.step, row.agent
         self.acts_done += 1
-        for sequence, action in enumerate(turn.actions):
-            emit(ActionTaken(row.end_s, step, agent.index, sequence, action.type, action.target, action.content))
-        if turn.left_out:
-            message = f"{turn.left_out} actions beyond the allowed number were left out"
-            emit(Failed(row.end_s, step, agent.index, "TooManyActions", message, 0))
-        emit(agent.memory.size())
-        emit(ActDone(row.end_s, step, agent.index, row.start_s, row.end_s, 1, len(turn.actions), row.error))
+        for sequence, (kind, content, target) in enumerate(row.actions):
+            emit(ActionTaken(row.end_s, step, agent, sequence, kind, target, content))
+        if row.left_out:
+            message = f"{row.left_out} actions beyond the allowed number were left out"
+            emit(Failed(row.end_s, step, agent, "TooManyActions", message, 0))
+        emit(ActDone(row.end_s, step, agent, row.start_s, row.end_s, 1, len(row.actions), row.error))
 
     def look_for_stalled(self) -> None:
         """Tell, once each, of acts that have been at the model for far longer than usual."""

@@ -159,13 +159,39 @@ class Engine:
             look=self._actor.look_for_stalled,
         )  # fmt: skip
 
-    async def _begin(self) -> None:
-        """All that comes before the first act."""
+    async def look_back(self) -> None:
+        """Live through the past and play nothing, instead of `play`: nothing is asked, and nothing told but what was told then.
+
+        It comes out at the end as far as the journal goes, with the clock standing there.
+        """
+        past = self._past
+        assert past is not None
+        self.standing.go.set()
+        self._consolidator.stop(now=False)  # what the model wrote is in the journal; it writes no more
+        try:
+            await self._make_ready()
+            await past.relive(self._parts, self._actor, self.standing)
+            self._clock.set(past.state_s)
+            if past.state in {"done", "stopped"} and not past.is_foreign:
+                await self._finish()
+        finally:
+            self._clock.set(past.last_s)
+            self._lived.set()
+            await self._actor.close()
+            self._consolidator.close()
+            await self.pipeline.drain()
+
+    async def _make_ready(self) -> None:
+        """What is done before anybody acts, in this life or an earlier one."""
         await self._actor.open()
         if (load := getattr(self.stage.pool.embedder, "load", None)) is not None:
             await asyncio.to_thread(load)  # beside the loop, so that the controls answer meanwhile
         for step in {event.step for event in self.stage.world.events}:
             self.stage.open_step(step)
+
+    async def _begin(self) -> None:
+        """All that comes before the first act."""
+        await self._make_ready()
         past, player = self._past, self.player
         if past is not None:
             await past.relive(self._parts, self._actor, self.standing)

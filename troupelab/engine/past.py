@@ -23,6 +23,7 @@ from troupelab.telemetry.journal import (
     ActRow,
     AsideRow,
     CalledRow,
+    EndRow,
     EventRow,
     Header,
     LimitRow,
@@ -89,12 +90,19 @@ class Past:
         """What its own calls took; what was paid before it forked is another run's."""
         self.changes = 0
         """How many changes of limits are of the past."""
+        self.state, self.state_s = "", 0.0
+        """The state that the journal tells of last, and since when."""
+        self.full_s: float | None = None
+        """When the journal was full, where nothing follows in it."""
+        self.is_foreign = False
+        """Whether its agents are of another engine, which alone can live through it again."""
         paused_s: float | None = None
         for row in read_rows(store):
             if not self._follows(row):
                 raise CheckpointError(
                     f"{store.path} cannot be gone on with: {str(row)[:100]} cannot follow what comes before it"
                 )
+            self.full_s = row.at_s if isinstance(row, EndRow) else None
             if isinstance(row, ActRow):
                 self.done[row.agent] = row.step + 1
                 self.last_s = max(self.last_s, row.end_s)
@@ -107,12 +115,15 @@ class Past:
                     if paused_s is not None:
                         self.held_s += row.values[0] - paused_s
                     paused_s = row.values[0] if row.values[2] == "paused" else None
+                    self.state_s, self.state = row.values[0], row.values[2]
             elif isinstance(row, AsideRow):
                 self.by_hand += row.source == INTERVIEWER
             elif isinstance(row, LimitRow):
                 self.limits.append(row)
             elif isinstance(row, NotesRow):
                 self.notes[row.agent, row.step, row.place] = row
+            elif isinstance(row, StateRow):
+                self.is_foreign = True
             elif isinstance(row, ToldRow):
                 self.by_hand += row.by == "user"
                 self.told[row.step] = row.sequence + 1  # of those that a fork left out, the numbers stay free

@@ -144,12 +144,17 @@ def open_to_write(
         connection.execute("BEGIN IMMEDIATE")  # learns now whether the file may be written at all
         connection.execute("ROLLBACK")
         contents = load(connection)
-        if contents.problems:
-            more = f" (and {len(contents.problems) - 3} more)" if len(contents.problems) > 3 else ""
-            found = "; ".join(contents.problems[:3]) + more
-            raise StoreCorruptError(f"{path} is damaged: {found}. Store.salvage(path) gets out what is still whole")
+        refuse_damaged(contents, path)
         undo.pop_all()
         return connection, contents, lock
+
+
+def refuse_damaged(contents: Contents, path: Path) -> None:
+    """Raise StoreCorruptError, with the first few problems, where there are any."""
+    if contents.problems:
+        more = f" (and {len(contents.problems) - 3} more)" if len(contents.problems) > 3 else ""
+        found = "; ".join(contents.problems[:3]) + more
+        raise StoreCorruptError(f"{path} is damaged: {found}. Store.salvage(path) gets out what is still whole")
 
 
 def _who_holds(path: Path) -> str:
@@ -161,8 +166,8 @@ def _who_holds(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def opened_to_look(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that changes nothing, beside a writer or without one."""
+def opened_to_look(path: Path, *, beside_writer: bool = True) -> Iterator[sqlite3.Connection]:
+    """A connection that changes nothing, beside a writer or, where that is not wanted, only without one."""
     with translated(path), contextlib.ExitStack() as stack:
         if not path.is_file():
             raise StoreError(f"{path} is not a file")
@@ -172,9 +177,13 @@ def opened_to_look(path: Path) -> Iterator[sqlite3.Connection]:
         try:
             stack.callback(unlock_file, lock_file(lock_path(path)), lock_path(path))
         except BlockingIOError:
+            if not beside_writer:
+                raise StoreLockedError(_who_holds(path)) from None
             alone = False
         except OSError:
             pass
+        if not beside_writer:
+            check_kind_of_file(path)
         immutable = alone and not path.with_name(path.name + "-wal").exists()
         connection = stack.enter_context(contextlib.closing(connect(path, write=False, immutable=immutable)))
         connection.execute("BEGIN")  # one state of the file for all questions, whatever a writer does meanwhile

@@ -23,6 +23,7 @@ from troupelab.events import FAMILIES, Event
 
 if TYPE_CHECKING:
     from troupelab.store import Store, Transaction
+    from troupelab.store.look import Look
 
 __all__ = [
     "FORMAT",
@@ -318,7 +319,7 @@ def write_past(store: Store, header: Header, rows: Sequence[Row] = ()) -> None:
     store.flush()
 
 
-def read_header(store: Store) -> Header | None:
+def read_header(store: Store | Look) -> Header | None:
     """What a store says that its run is; None where it says nothing.
 
     Raises:
@@ -339,7 +340,7 @@ def read_header(store: Store) -> Header | None:
         raise StoreVersionError(f"{store.path}: what the run in it is cannot be read ({error})") from error
 
 
-def read_rows(store: Store) -> Iterator[Row]:
+def read_rows(store: Store | Look) -> Iterator[Row]:
     """All rows of a run, oldest first.
 
     Raises:
@@ -353,7 +354,7 @@ def read_rows(store: Store) -> Iterator[Row]:
             raise StoreVersionError(f"{store.path}: a row of the journal cannot be read ({error})") from error
 
 
-def _read(store: Store, kind: str, number: int) -> bytes:
+def _read(store: Store | Look, kind: str, number: int) -> bytes:
     try:
         return store.read(kind, _ALL, number)
     except StoreCorruptError as error:
