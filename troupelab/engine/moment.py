@@ -28,6 +28,14 @@ FATES: dict[str, str] = {
 }
 """What can become of a record or a note in an act; in the order in which they are told."""
 
+_WORDS = {
+    "stored": "{} came",
+    "merged": "{} merged with newer ones that say the same",
+    "condensed": "{} condensed",
+    "archived": "{} archived",
+    "dropped": "{} dropped",
+}
+
 _SHOWN_CHARS = 2_000
 
 
@@ -118,8 +126,8 @@ class Moment:
 
     @property
     def why(self) -> tuple[str, ...]:
-        """The reasons for which records left a tier, each once, the one of most records first."""
-        told = Counter(fate.why for fate in self.records if fate.why and fate.what != "stored")
+        """The reasons for which records and notes left a tier, each once, the one of most of them first."""
+        told = Counter(fate.why for fate in self.records if fate.what not in ("stored", "merged"))
         return tuple(reason for reason, _ in told.most_common())
 
     @property
@@ -127,16 +135,17 @@ class Moment:
         """What happened, and why, in plain words."""
         told = f"{self.agent}'s act of step {self.step}"
         if self.before is not None and self.after is not None:
+            more = self.after.recent_bytes - self.before.recent_bytes
             went = _went(self.before.recent_records, self.after.recent_records)
-            told = f"{self.agent}'s recent memory {went} at step {self.step}"
+            told = f"{self.agent}'s recent memory {went} ({more:+,} bytes) at step {self.step}"
         counts = Counter(fate.what for fate in self.records)
+        parts = [_WORDS[what].format(_count(counts[what], "record")) for what in _WORDS if counts[what]]
         made = sum(note.made_at == self.step for note in self.notes)
-        parts = [f"{_count(counts[what], 'record')} {_was(counts[what])} {what}" for what in FATES if counts[what]]
-        parts = [each for each in parts if "forgotten note" not in each]
         if made and counts["condensed"]:
-            parts = [f"{each} into {_count(made, 'note')}" if each.endswith("condensed") else each for each in parts]
+            place = parts.index(_WORDS["condensed"].format(_count(counts["condensed"], "record")))
+            parts[place] += f" into {_count(made, 'note')}"
         if counts["forgotten note"]:
-            parts.append(f"{_count(counts['forgotten note'], 'note')} {_was(counts['forgotten note'])} dropped")
+            parts.append(f"{_count(counts['forgotten note'], 'note')} dropped")
         told += f": {', '.join(parts)}" if parts else ": nothing came, and nothing left"
         told += f", since {'; and '.join(self.why[:3])}" if self.why else ""
         return f"{told}." + (f" {self.remark}" if self.remark else "")
@@ -173,10 +182,6 @@ def _went(before: int, after: int) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _was(number: int) -> str:
-    return "was" if number == 1 else "were"
 
 
 def _shown(text: str, most_chars: int = _SHOWN_CHARS) -> str:
