@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
-from helpers import quick_run, sha
+from browser.stand_in import StandInRun
+from helpers import eventually, quick_run, sha
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import troupelab as tl
+from troupelab.dashboard.dashboard import Dashboard
+from troupelab.dashboard.evidence import Point, act_at, evidence
+from troupelab.dashboard.why_tab import WhyTab
 from troupelab.errors import CheckpointError, RunError
+from troupelab.events import CallDone, Consolidated, MemorySized
 from troupelab.hindsight import look_back
 from troupelab.models.model import Reply, Request
 from troupelab.telemetry.journal import ActRow, EndRow, read_header, read_rows, write_past
+from troupelab.telemetry.recorder import Recorder
 
 LAMP = "The lamp cost 4711 crowns."
 EVIL = "<img src=x onerror=alert(1)>"
@@ -268,3 +274,96 @@ def test_a_moment_shows_itself_in_a_notebook():
     assert "&lt;img src=x onerror=alert(1)&gt; 4711" in page
     frame = moment.to_frame()
     assert frame.record_id.tolist() == [fate.record_id for fate in moment.records]
+
+
+# ------------------------------------------------------------------ in the dashboard
+
+
+@pytest.fixture
+def why() -> Iterator[Callable[..., tuple[Dashboard, WhyTab]]]:
+    """Shows a run, and gives its dashboard and tab."""
+    shown = []
+
+    def show(run):
+        shown.append(Dashboard(run))
+        eventually("the tab knows the run", lambda: shown[-1]._tabs["why this jump?"].run is run)
+        tab = shown[-1]._tabs["why this jump?"]
+        assert isinstance(tab, WhyTab)
+        return shown[-1], tab
+
+    yield show
+    for dashboard in shown:
+        dashboard.close()
+
+
+def of_step(run: tl.Run, agent: int, step: int) -> float:
+    """When an agent's memory was measured after a step."""
+    rows = run.recorder.read("memory").columns
+    return float(rows["at_s"][(rows["agent"] == agent) & (rows["step"] == step)][0])
+
+
+def test_a_click_on_a_line_names_the_record_behind_the_jump(why):
+    """Clicking the first agent's line where it falls brings the tab forward, with the record's id and text, why it went, prompt and reply."""
+    run = planted(f"{EVIL} 4711 crowns", recent_max_records=4)
+    ((_, key),) = the_lamp(run.moment(0, 2), f"{EVIL} 4711 crowns")
+    dashboard, tab = why(run)
+    eventually("the panel has the agent", lambda: dashboard._panels and 0 in dashboard._panels.memory.chosen)
+    place = 5 + dashboard._panels.memory.chosen.index(0)
+    dashboard._live.clicked("memory", place, of_step(run, 0, 3), 4.0)
+    eventually("it is found", lambda: str(key) in tab.found.value)
+    assert dashboard._tabs.box.selected_index == [each.name for each in dashboard._tabs.tabs].index("why this jump?")
+    assert (tab.agent.value, tab.step.value) == (0, 3)
+    assert "recent_max_records was lowered from 60 to 4 (note: smaller window)" in tab.told.value
+    assert "&lt;img src=x onerror=alert(1)&gt; 4711 crowns" in tab.found.value
+    assert "<img" not in tab.told.value + tab.facts.value + tab.found.value
+    assert "the prompt</summary>" in tab.found.value
+    assert "cognitive_state" in tab.found.value
+    assert "recent_max_records: 60 records → 4 records (smaller window)" in tab.facts.value
+    tab.earlier.click()
+    eventually("the step before", lambda: "condensed" not in tab.found.value and str(key) in tab.found.value)
+    assert tab.step.value == 2
+    tab.agent.value = 1
+    eventually("somebody else", lambda: run.agent_names[1] in tab.told.value and "looking" not in tab.told.value)
+    assert "4711" not in tab.told.value
+
+
+def test_points_of_all_panels_lead_to_an_act():
+    """A call is the slowest near its time, a dot its agent's act, and what shows everybody is the act that changed most there."""
+    recorder = Recorder()
+    for step, (agent, records, latency) in enumerate([(0, 5, 0.2), (1, 40, 2.5), (0, 12, 3.0), (1, 10, 0.3)]):
+        at_s = float(step + 1)
+        recorder.emit(
+            CallDone(at_s, step, agent, "act", latency, latency * 0.9, 5, 1, 0.0, False, 1, "", "model", 0, 0.0)
+        )
+        recorder.emit(MemorySized(at_s, step, agent, records, records * 100, 0, 0, 0, 0, 0))
+    recorder.emit(Consolidated(4.0, 3, 1, "high water", 30, 2, 3000, 500, 0.5, 0.0, 0))
+    assert act_at(recorder, Point("latency", 2.5, 2.0)) == (0, 2)
+    assert act_at(recorder, Point("latency", 0.1, 0.1)) == (0, 0)
+    assert act_at(recorder, Point("memory", 3.5, 1.0)) == (1, 3)
+    assert act_at(recorder, Point("memory", 3.5, 1.0, agent=0)) == (0, 2)
+    assert act_at(recorder, Point("consolidations", 9.0, 0.0, agent=1)) == (1, 3)
+    assert act_at(Recorder(), Point("memory", 1.0, 1.0)) is None
+    told = evidence(recorder, ["Ann", "Bo"], 0, 2, asked="latency").sentence
+    assert told.startswith("Ann's call of step 2 took 3 s: 2.7 s in the queue, with 1 other call under way")
+    assert "0.3 s at the model" in told
+    assert "Bo's recent memory fell, from 40 records to 10 records (−3 kB), at step 3" in (
+        evidence(recorder, ["Ann", "Bo"], 1, 3).sentence
+    )
+
+
+def test_what_cannot_be_looked_back_on_shows_what_was_recorded(why):
+    """For a run without a journal in this kernel the tab shows the recorder's part and says so; a step to come is refused in a sentence."""
+    stand_in = StandInRun(3)
+    for number in range(30):
+        stand_in.act(number / 10)
+    dashboard, tab = why(stand_in)
+    dashboard._live.clicked("latency", 1, 1.0, 0.01)
+    eventually("it says so", lambda: "cannot be looked back on" in tab.told.value)
+    assert "recent memory" in tab.facts.value
+    assert tab.found.value == ""
+    run = quick_run(steps=3).start(paused=True)
+    dashboard, tab = why(run)
+    tab.step.value = 2
+    eventually("it is refused", lambda: "no step 2 of it to look back on" in tab.told.value)
+    run.stop()
+    run.wait(60)
