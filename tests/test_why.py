@@ -363,6 +363,8 @@ def test_what_cannot_be_looked_back_on_shows_what_was_recorded(why):
     assert tab.found.value == ""
     run = quick_run(steps=3).start(paused=True)
     dashboard, tab = why(run)
+    tab.again.click()
+    eventually("it is refused", lambda: "no step 0 of it to look back on" in tab.told.value)
     tab.step.value = 2
     eventually("it is refused", lambda: "no step 2 of it to look back on" in tab.told.value)
     run.stop()

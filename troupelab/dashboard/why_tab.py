@@ -47,12 +47,13 @@ class WhyTab(Tab):
         super().__init__(errands)
         self.agent = widgets.Dropdown(description="agent", layout={"width": "280px"})
         self.step = widgets.BoundedIntText(description="step", min=0, max=0, layout={"width": "170px"})
+        self.again = widgets.Button(description="look back", tooltip="show what happened to this agent in this step")
         self.earlier = widgets.Button(description="previous step", tooltip="the same agent, one step before")
         self.later = widgets.Button(description="next step", tooltip="the same agent, one step after")
         self.told = widgets.HTML(nothing_yet(HINT))
         self.facts = widgets.HTML()
         self.found = widgets.HTML()
-        row = widgets.HBox([self.agent, self.step, self.earlier, self.later])
+        row = widgets.HBox([self.agent, self.step, self.again, self.earlier, self.later])
         row.add_class("troupelab-view")
         rows = rows_box(widgets.VBox([self.told, self.found, self.facts]))
         rows.add_class("troupelab-why")
@@ -62,6 +63,7 @@ class WhyTab(Tab):
         self._asked = 0
         self.agent.observe(lambda _: self._chosen(0), "value")
         self.step.observe(lambda _: self._chosen(0), "value")
+        self.again.on_click(lambda _: self._chosen(0))
         self.earlier.on_click(lambda _: self._chosen(-1))
         self.later.on_click(lambda _: self._chosen(1))
 
@@ -82,6 +84,7 @@ class WhyTab(Tab):
         self._asked += 1  # whatever is under way is of the run before
         self._moving = True
         self.agent.options = [(name[:60], index) for index, name in enumerate(run.agent_names)]
+        self.agent.value = 0 if run.agent_names else None
         self.step.max, self.step.value = max(0, run.steps), 0
         self._moving = False
         self.told.value, self.facts.value, self.found.value = nothing_yet(HINT), "", ""
