@@ -369,3 +369,21 @@ def test_what_cannot_be_looked_back_on_shows_what_was_recorded(why):
     eventually("it is refused", lambda: "no step 2 of it to look back on" in tab.told.value)
     run.stop()
     run.wait(60)
+
+
+def test_an_adopted_world_gives_what_was_kept(tinytroupe, tmp_path):
+    """Of TinyTroupe's own persons no prompt can be rebuilt: the moment has actions and values, and says so."""
+    from townsfolk import HOUR, people, world_of
+
+    from troupelab.bridges.tinytroupe.adopt import adopt
+
+    world = world_of(tinytroupe, people(tinytroupe, 3))
+    with adopt(world, tl.ScriptedModel(7, latency_s=0.0), steps=2, step_time=HOUR, folder=tmp_path / "run") as run:
+        run.start().wait(60)
+        moment = run.moment(0, 1)
+        assert (moment.agent, moment.exact, moment.prompt) == (run.agent_names[0], False, ())
+        assert "TinyTroupe" in moment.sentence
+        assert "actions" in moment.reply
+        assert any(fate.text for fate in moment.records)
+        with pytest.raises(RunError, match="no step 5"):
+            run.moment(0, 5)

@@ -50,18 +50,20 @@ def test_a_click_on_the_chart_names_the_record_behind_the_jump(notebook: Callabl
     shown = page.locator(".troupelab-why")
     shown.get_by_role("heading", name="records").wait_for(timeout=30_000)
     assert "recent_max_records was lowered from 60 to 12 (note: smaller window)" in shown.inner_text()
-    row = shown.locator("tr", has=page.locator("td:nth-child(5)", has_text="The lamp <b>cost</b> 4711 crowns."))
+    row = shown.locator("table").first.locator(
+        "tr", has=page.locator("td:nth-child(5)", has_text="The lamp <b>cost</b> 4711 crowns.")
+    )
     assert "condensed" in row.inner_text()
     assert ask("[fate.record_id for fate in run.moment(2, 6).records if '4711' in fate.text]") == [
         int(row.locator("td").first.inner_text())
     ]
     assert shown.locator("td b").count() == 0
+    if folder := os.environ.get("TROUPELAB_PICTURES"):
+        shown.scroll_into_view_if_needed()
+        page.screenshot(path=f"{folder}/why.png")
     assert not shown.get_by_text("You play one person").is_visible()
     page.get_by_text("the prompt", exact=True).focus()
     page.keyboard.press("Enter")
     shown.get_by_text("You play one person").wait_for(timeout=5_000)
-    if folder := os.environ.get("TROUPELAB_PICTURES"):
-        shown.scroll_into_view_if_needed()
-        page.screenshot(path=f"{folder}/why.png")
     page.get_by_role("button", name="previous step").click()
     eventually("the step before shows it coming", lambda: "stored" in row.inner_text())

@@ -20,7 +20,7 @@ from troupelab.dashboard.readings import Readings
 from troupelab.dashboard.shown import Shown
 from troupelab.dashboard.tab import Errands, Tab, rows_box, sentence
 from troupelab.dashboard.tables import nothing_yet, table
-from troupelab.engine.moment import FATES, Moment
+from troupelab.engine.moment import FATES, Moment, RecordFate
 
 __all__ = ["WhyTab"]
 
@@ -184,7 +184,7 @@ def moment_html(moment: Moment) -> str:
     records = sorted(moment.records, key=lambda fate: told.index(fate.what))
     rows = [
         (
-            str(fate.record_id), str(fate.step_of_origin), fate.what, fate.source, fate.text, "\n".join(fate.into) or "-", fate.why or "-",
+            str(fate.record_id), str(fate.step_of_origin), fate.what, fate.source, fate.text, _place_of(fate, moment), fate.why or "-",
         )
         for fate in records[:_MOST_ROWS]
     ]  # fmt: skip
@@ -194,11 +194,13 @@ def moment_html(moment: Moment) -> str:
         parts.append(f"<h4>records{_of(rows, records)}</h4>{table(head, rows, 2, limit=_RECORD_CHARS)}")
     if moment.notes:
         notes = [
-            (f"{note.first_step} to {note.last_step}", str(note.made_at), f"{note.visible_from}", note.text, note.why)
-            for note in moment.notes[:_MOST_ROWS]
-        ]
-        top = ("of steps", "made at step", "recalled from step", "text", "why")
-        parts.append(f"<h4>notes{_of(notes, moment.notes)}</h4>{table(top, notes, limit=_RECORD_CHARS)}")
+            (
+                str(number), f"{note.first_step} to {note.last_step}", str(note.made_at), str(note.visible_from), note.text, note.why,
+            )
+            for number, note in enumerate(moment.notes[:_MOST_ROWS], 1)
+        ]  # fmt: skip
+        top = ("note", "of steps", "made at step", "recalled from step", "text", "why")
+        parts.append(f"<h4>notes{_of(notes, moment.notes)}</h4>{table(top, notes, 1, limit=_RECORD_CHARS)}")
     prompt = "\n\n".join(f"[{role}]\n{content}" for role, content in moment.prompt)
     for title, text in (("the prompt", prompt), ("the reply, as it was read", moment.reply)):
         if text:
@@ -206,6 +208,16 @@ def moment_html(moment: Moment) -> str:
                 f'<details><summary>{title}</summary><pre tabindex="0">{for_page(text, _MOST_TEXT)}</pre></details>'
             )
     return "".join(parts)
+
+
+def _place_of(fate: RecordFate, moment: Moment) -> str:
+    """Where a record went: the id of another, or the numbers of the notes that quote it."""
+    if fate.into_id >= 0:
+        return f"record {fate.into_id}"
+    if fate.what not in ("condensed", "dropped"):
+        return "-"
+    numbers = [str(number) for number, note in enumerate(moment.notes, 1) if note.text in fate.into]
+    return f"note {', '.join(numbers)}" if numbers else "no note quotes it"
 
 
 def _of(shown: Any, listed: Any) -> str:
