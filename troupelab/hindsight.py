@@ -20,7 +20,7 @@ from troupelab.engine.ahead import Ahead
 from troupelab.engine.clock import Clock
 from troupelab.engine.consolidator import Consolidator
 from troupelab.engine.fates import Causes, Tiers, fates_of, noted, what_changed
-from troupelab.engine.moment import Moment, RecordFate, Sizes
+from troupelab.engine.moment import Moment, Noted, RecordFate, Sizes
 from troupelab.engine.parts import Parts, Teller
 from troupelab.engine.past import Past
 from troupelab.engine.standing import Standing
@@ -59,12 +59,12 @@ _UNWRITTEN = (
 
 
 class _Read(NamedTuple):
-    """What of a journal matters for one agent up to one act: rows to live through, the act, its events, a foreign state."""
+    """What of a journal matters for one agent up to one act: rows to live through, the act, its events, what another engine kept."""
 
     rows: list[ActRow | AsideRow | ToldRow]
     act: ActRow | None
     events: list[Event]
-    state: StateRow | None
+    kept: list[StateRow]
     is_foreign: bool
 
 
@@ -111,7 +111,7 @@ def _read(store: Store, past: Past, agent: int, step: int, steps: int | None) ->
         raise RunError(f"there is no agent {agent} or no step {step}: agents are numbered from 0 to {count - 1}")
     rows: list[ActRow | AsideRow | ToldRow] = []
     act: ActRow | None = None
-    state: StateRow | None = None
+    kept: list[StateRow] = []
     events: list[Event] = []
     is_foreign, full = False, False
     for row in read_rows(store):
@@ -121,7 +121,7 @@ def _read(store: Store, past: Past, agent: int, step: int, steps: int | None) ->
         elif isinstance(row, StateRow):
             is_foreign = True
             if (row.agent, row.step) == (agent, step):
-                state = row
+                kept.append(row)
         elif isinstance(row, EndRow):
             full = True
         elif act is None and (
@@ -140,20 +140,40 @@ def _read(store: Store, past: Past, agent: int, step: int, steps: int | None) ->
     if act is None and not (step == steps == min(past.done)):
         had = f"the steps up to {reached - 1}" if reached else "no step"
         raise RunError(f"this agent has finished {had} in the journal: there is no step {step} of it to look back on")
-    return _Read(rows, act, events, state, is_foreign)
+    return _Read(rows, act, events, kept, is_foreign)
 
 
 def _foreign(past: Past, found: _Read, agent: int, step: int) -> Moment:
     """What there is of an act of another engine's person."""
-    act, state = found.act, found.state
+    act = found.act
     name = str(past.header.world["agents"][agent].get("persona", {}).get("name", agent))
-    values = () if state is None else tuple(state.values)
-    records = tuple(RecordFate(-1, "stored", value, "", "", step) for value in values)
+    records = tuple(RecordFate(-1, "stored", value, "", "", step) for row in found.kept for value in row.values)
+    notes = tuple(
+        Noted(note, step, step, 0, step, step + 1, "TinyTroupe's consolidation")
+        for row in found.kept
+        for note in row.notes
+    )
+    start_s, end_s = (0.0, 0.0) if act is None else (act.start_s, act.end_s)
+    reply, error = ("", "") if act is None else (_as_json(act), act.error)
     return Moment(
-        name, step, 0.0 if act is None else act.start_s, 0.0 if act is None else act.end_s, None, None, None, (),
-        "" if act is None else _as_json(act), "" if act is None else act.error, (), records, (), (), tuple(found.events), False,
+        name,
+        step,
+        start_s,
+        end_s,
+        None,
+        None,
+        None,
+        (),
+        reply,
+        error,
+        (),
+        records,
+        notes,
+        (),
+        tuple(found.events),
+        False,
         _FOREIGN,
-    )  # fmt: skip
+    )
 
 
 def _as_json(act: ActRow) -> str:
