@@ -41,7 +41,7 @@ __all__ = ["Dashboard"]
 PERIOD_S = 0.25
 UNWATCHED_PERIOD_S = 1.0
 TEXT_EVERY_S = 0.5
-TABS: tuple[type[Tab], ...] = (TranscriptTab, WhyTab, ErrorsTab, AlertsTab)
+TABS: tuple[type[Tab], ...] = (TranscriptTab, ErrorsTab, AlertsTab, WhyTab)
 """What stands below the panels, from left to right."""
 
 _log = logging.getLogger("troupelab")
