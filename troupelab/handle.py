@@ -22,11 +22,13 @@ from typing import Any, Literal, Self
 from troupelab._collector import collecting_less
 from troupelab.engine.clock import Clock
 from troupelab.engine.engine import Engine
+from troupelab.engine.moment import Moment
 from troupelab.engine.nest import new_loop
 from troupelab.engine.standing import ENDED, State
 from troupelab.errors import RunError, StoreError
 from troupelab.events import Failed
 from troupelab.folder import RunFile
+from troupelab.hindsight import look_back
 from troupelab.livelimits import LiveLimits
 from troupelab.models.cache import ReplyCache
 from troupelab.people.acts import CONVERSATION
@@ -34,6 +36,7 @@ from troupelab.people.world import World
 from troupelab.registry import Registry
 from troupelab.results import Progress, progress
 from troupelab.telemetry.recorder import Recorder
+from troupelab.text.embed import Embedder
 
 __all__ = ["Handle"]
 
@@ -52,6 +55,7 @@ class Handle:
     steps: int
     folder: Path | None
     _engine: Engine
+    _embedder: Embedder | None
     _nest: bool
     _clock: Clock
     _file: RunFile
@@ -312,3 +316,34 @@ class Handle:
         except FutureTimeoutError:
             answer.cancel()
             raise TimeoutError(f"{agent} did not answer within {timeout_s:g} s") from None
+
+    def moment(self, agent: str | int, step: int) -> Moment:
+        """Look back on an act: its prompt and reply, and what became of which record by it; while the run goes on, too.
+
+        Nothing is asked of a model, and the run is not touched: the journal is lived through again for this agent alone.
+
+        Args:
+            agent: the agent's name or index.
+            step: a step that it has finished; after the run's end, its number of steps, for what followed on the last one.
+
+        Raises:
+            RunError: there is no such agent, or it has not finished that step, or the journal was full before.
+            StoreError: the journal cannot be read.
+
+        >>> from troupelab.run import Run
+        >>> run = Run("product_launch", steps=2, seed=7).start().wait(60)
+        >>> moment = run.moment(run.agent_names[0], 1)
+        >>> moment.exact, moment.prompt[0][0], {fate.what for fate in moment.records}
+        (True, 'system', {'stored'})
+        """
+        names = self.agent_names
+        index = names.index(agent) if agent in names else agent
+        if not isinstance(index, int) or not 0 <= index < len(names):
+            raise RunError(f"there is no agent {agent!r}; the agents are {', '.join(names)}")
+        gone = self.recorder.read("evictions").columns
+        own = (gone["agent"] == index) & (gone["rule"] == "archive_max_bytes")
+        return look_back(
+            self._file.reading(self._engine.keeper, self._engine.handover), index, step, embedder=self._embedder,
+            steps=self.steps if self.state == "done" else None,
+            trimmed=list(zip(gone["step"][own].tolist(), gone["records"][own].tolist(), strict=True)),
+        )  # fmt: skip

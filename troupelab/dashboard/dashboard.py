@@ -31,6 +31,7 @@ from troupelab.dashboard.shown import Shown
 from troupelab.dashboard.tab import Errands, Tab, Tabs
 from troupelab.dashboard.transcript_tab import TranscriptTab
 from troupelab.dashboard.view import View
+from troupelab.dashboard.why_tab import WhyTab
 from troupelab.errors import InputError, TroupeLabError
 from troupelab.limits import Number
 
@@ -43,7 +44,7 @@ __all__ = ["Dashboard"]
 PERIOD_S = 0.25
 UNWATCHED_PERIOD_S = 1.0
 TEXT_EVERY_S = 0.5
-TABS: tuple[type[Tab], ...] = (TranscriptTab, ErrorsTab, AlertsTab)
+TABS: tuple[type[Tab], ...] = (TranscriptTab, ErrorsTab, AlertsTab, WhyTab)
 """What stands below the panels, from left to right."""
 
 _log = logging.getLogger("troupelab")

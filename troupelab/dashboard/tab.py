@@ -11,6 +11,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import ClassVar, TypeVar
 
 import ipywidgets as widgets
@@ -77,6 +78,8 @@ class Tab(ABC):
         self.page = widgets.VBox()
         self.page.add_class("troupelab-page")
         self.run: Shown | None = None
+        self.to_front: Callable[[], None] = lambda: None
+        """Brings this tab to the front, once it stands in a row."""
 
     def begin(self, run: Shown, panels: Panels, readings: Readings) -> None:
         """Another run is shown: forget the one before."""
@@ -118,6 +121,8 @@ class Tabs:
     def __init__(self, tabs: Sequence[Tab], errands: Errands) -> None:
         self.tabs = list(tabs)
         self.box = widgets.Tab([tab.page for tab in tabs], titles=[tab.name for tab in tabs], selected_index=0)
+        for tab in self.tabs:
+            tab.to_front = partial(self.open, tab.name)
         self.box.observe(lambda _: errands.wish(self.hurry), "selected_index")
         self._next = 0.0
 

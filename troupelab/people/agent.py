@@ -62,14 +62,19 @@ class Agent:
         """End the act of a step: remember what was heard and then what was done. DONE says nothing and is not remembered."""
         for past in [each for each in self._inbox if each <= step]:
             del self._inbox[past]
+        records = self.to_remember(step, heard, actions)
+        self.asides.clear()
+        self.memory.store(records)
+
+    def to_remember(self, step: int, heard: Sequence[Message], actions: Sequence[Action]) -> list[Record]:
+        """The records that an act leaves: what was heard, then what was done, then what was asked aside."""
         done = [(action.type, self.name, as_text(action), OWN_ACTION) for action in actions if action.type != DONE]
         told = [(message.kind, message.source, message.text, message.id) for message in heard]
         asides = [(*aside, OWN_ACTION) for aside in self.asides]
-        self.asides.clear()
-        self.memory.store(
+        return [
             Record(make_id(self.index, step, place), kind, source, text, message_id)
             for place, (kind, source, text, message_id) in enumerate([*told, *done, *asides])
-        )
+        ]
 
 
 def as_text(action: Action) -> str:
