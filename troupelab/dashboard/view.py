@@ -50,6 +50,7 @@ class View:
         """Draw fresh panels as is chosen now."""
         panels.clock.unit = self.axis.value
         panels.memory.measure = self.measure.value
+        _choose(panels, self.agents.value)
 
     def toggle(self, name: str) -> None:
         """Draw an agent as a line, or no longer."""
