@@ -103,16 +103,25 @@ def draw(figures: Sequence[go.Figure], form: Literal["png", "svg"]) -> tuple[lis
     try:
         import kaleido
     except ImportError:
-        return [], "There are no pictures, since kaleido is not installed: pip install kaleido, and have a Chromium or Chrome."
+        return (
+            [],
+            "There are no pictures, since kaleido is not installed: pip install kaleido, and have a Chromium or Chrome.",
+        )
     if form == "svg":
-        figures = [go.Figure(figure).update_layout(paper_bgcolor="rgba(0,0,0,0)", font_color=_OWN_COLOR) for figure in figures]
+        figures = [
+            go.Figure(figure).update_layout(paper_bgcolor="rgba(0,0,0,0)", font_color=_OWN_COLOR) for figure in figures
+        ]
     pictures: list[bytes] = []
     failures: list[Exception] = []
 
     async def work() -> None:
         async with kaleido.Kaleido(n=1, timeout=TIME_OUT_S, mathjax=False) as browser:
             for figure in figures:
-                size = {"width": figure.layout.width, "height": figure.layout.height, "scale": SCALE if form == "png" else 1}
+                size = {
+                    "width": figure.layout.width,
+                    "height": figure.layout.height,
+                    "scale": SCALE if form == "png" else 1,
+                }
                 pictures.append(await browser.calc_fig(figure, opts={"format": form, **size}))
 
     def go_on() -> None:

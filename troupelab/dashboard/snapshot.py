@@ -16,8 +16,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from troupelab.dashboard.pictures import INK, draw, fit, numbers, told, with_process
 from troupelab.dashboard.panels import Panels
+from troupelab.dashboard.pictures import INK, draw, fit, numbers, told, with_process
 from troupelab.dashboard.shown import Shown
 from troupelab.dashboard.tables import table
 
@@ -46,7 +46,9 @@ class Still:
     def __repr__(self) -> str:
         return told(self.figure)
 
-    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _repr_mimebundle_(
+        self, include: object = None, exclude: object = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         figure = self.figure.to_json()
         bundle: dict[str, Any] = {"text/plain": repr(self)}
         if len(figure) <= LIVE_BYTES:
@@ -90,7 +92,7 @@ class Snapshot:
         from IPython.display import display
 
         for still in self:
-            display(still)
+            display(still)  # type: ignore[no-untyped-call]
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write each panel as files: PNG, SVG and Plotly's JSON, or the JSON alone where there are no pictures.
@@ -146,4 +148,6 @@ def snapshot(run: Shown, *, view: Callable[[Panels], None] | None = None) -> Sna
     figures = [fit(panel) for panel in shown]
     pictures, why = draw(figures, "png")
     found = pictures or [b""] * len(figures)
-    return Snapshot([Still(panel.name, figure, png, why) for panel, figure, png in zip(shown, figures, found, strict=True)])
+    return Snapshot(
+        [Still(panel.name, figure, png, why) for panel, figure, png in zip(shown, figures, found, strict=True)]
+    )
