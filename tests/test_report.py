@@ -16,6 +16,7 @@ from browser.stand_in import StandInRun
 from playwright.sync_api import sync_playwright
 
 from troupelab.dashboard.panels import Panels
+from troupelab.dashboard.pictures import with_process
 from troupelab.dashboard.process_panel import ProcessPanel
 from troupelab.dashboard.report import report
 from troupelab.events import ActionTaken, Failed, ProcessSampled
@@ -51,6 +52,10 @@ def run() -> StandInRun:
     return made
 
 
+def _panels(run: StandInRun) -> int:
+    return len(with_process(Panels(run)))
+
+
 def _figures(page: str) -> list[dict[str, object]]:
     return [
         json.loads(found) for found in re.findall(r'<script type="application/json">(.*?)</script>', page, re.DOTALL)
@@ -66,16 +71,16 @@ def test_a_report_is_one_page_that_loads_nothing(run: StandInRun, tmp_path: Path
     tags = _Tags()
     tags.feed(page)
     assert tags.loads == ["data:,"]  # an empty icon, so that no browser looks for one
-    assert tags.tags.count("script") == 7
+    assert tags.tags.count("script") == _panels(run) + 2
     assert "img" not in tags.tags
 
 
 def test_a_report_holds_what_the_run_was(run: StandInRun, tmp_path: Path) -> None:
-    """World, seed, versions, limits, their changes, the numbers, five figures and the transcript are there."""
+    """World, seed, versions, limits, their changes, the numbers, all figures and the transcript are there."""
     page = report(run, tmp_path / "run.html").read_text(encoding="utf-8")
     figures = _figures(page)
     titles = " ".join(figure["layout"]["title"]["text"] for figure in figures)  # type: ignore[index]
-    assert len(figures) == 5
+    assert len(figures) == _panels(run)
     for name in ("memory per agent", "model latency", "consolidation events", "throughput", "process memory"):
         assert name in titles
     for fact in (
@@ -241,15 +246,15 @@ def test_numbers_that_are_none_are_said_to_be_unknown(tmp_path: Path) -> None:
 def test_without_javascript_a_report_has_its_numbers_or_its_pictures(run: StandInRun, tmp_path: Path) -> None:
     """Each figure has a sentence and a table or a drawing in its place, for readers who run no scripts."""
     page = report(run, tmp_path / "run.html").read_text(encoding="utf-8").rpartition("<main>")[2]
-    assert page.count("<noscript>") == 5
+    assert page.count("<noscript>") == _panels(run)
     assert '<th scope="col">least</th>' in page
     page = report(run, tmp_path / "drawn.html", pictures=True).read_text(encoding="utf-8").rpartition("<main>")[2]
-    assert page.count('<noscript><div class="still"><p>') == page.count('<svg class="main-svg"') == 5
+    assert page.count('<noscript><div class="still"><p>') == page.count('<svg class="main-svg"') == _panels(run)
     assert set(re.findall(r"https?://[^\s\"]*", page)) == {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
 
 
 def test_a_browser_draws_a_report_without_the_network(run: StandInRun, tmp_path: Path) -> None:
-    """From its file, in the dark: one request, no complaint, five figures, light text, nothing that keeps people out; and on paper, light."""
+    """From its file, in the dark: one request, no complaint, all figures, light text, nothing that keeps people out; and on paper, light."""
     path = report(run, tmp_path / "run.html")
     asked: list[str] = []
     said: list[str] = []
@@ -260,7 +265,9 @@ def test_a_browser_draws_a_report_without_the_network(run: StandInRun, tmp_path:
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.goto(path.as_uri())
-        page.wait_for_function("document.querySelectorAll('.figure .main-svg .gtitle').length === 5")
+        page.wait_for_function(
+            "count => document.querySelectorAll('.figure .gtitle').length === count", arg=_panels(run)
+        )
         assert asked == [path.as_uri()]
         assert said == []
         color = "getComputedStyle(document.querySelector('.figure .gtitle')).fill"
