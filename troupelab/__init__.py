@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from troupelab.dashboard.dashboard import Dashboard
     from troupelab.dashboard.lab import Lab
     from troupelab.dashboard.report import report
+    from troupelab.dashboard.snapshot import snapshot
     from troupelab.engine.interventions import Intervention
     from troupelab.errors import (
         BridgeError,
@@ -72,7 +73,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "troupelab.compare": ("side_by_side",),
-    "troupelab.dashboard": ("Dashboard", "Lab", "report"),
+    "troupelab.dashboard": ("Dashboard", "Lab", "report", "snapshot"),
     "troupelab.engine.interventions": ("Intervention",),
     "troupelab.errors": (
         "BridgeError", "CheckpointError", "InputError", "LimitError", "MissingPackageError", "ModelBusyError", "ModelConnectionError", "ModelError",
@@ -159,6 +160,7 @@ __all__ = [
     "report",
     "runs",
     "side_by_side",
+    "snapshot",
 ]
 
 

@@ -1,4 +1,4 @@
-"""The command line: `troupelab lab | run | resume | fork | bench | rehearse | doctor`.
+"""The command line: `troupelab lab | run | resume | fork | report | bench | rehearse | doctor`.
 
 Main thread only. Errors of ours end it with one sentence and exit code 2; a failed run or check with 1.
 """
@@ -131,6 +131,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_common(fork)
     fork.set_defaults(command=_fork)
 
+    page = commands.add_parser("report", help="write one self-contained page about a run that was kept in a folder")
+    page.add_argument("run", type=Path, metavar="FOLDER", help="the run's folder")
+    page.add_argument("file", type=Path, metavar="FILE", help="the page to write")
+    page.add_argument(
+        "--pictures", action="store_true", help="with pictures for readers without JavaScript (needs kaleido)"
+    )
+    page.set_defaults(command=_report)
+
     commands.add_parser(
         _REHEARSE, help="serve the scripted model over HTTP, with the latency and the faults of real endpoints"
     )
@@ -224,6 +232,15 @@ def _play_and_tell(run: Run, parsed: argparse.Namespace) -> int:
 
         print(f"report: {report(run, parsed.html)}", file=sys.stderr)
     return 130 if interrupted else 0
+
+
+def _report(parsed: argparse.Namespace) -> int:
+    from troupelab.dashboard import report
+    from troupelab.recording import Recording
+
+    with Recording.open(parsed.run) as recording:
+        print(report(recording, parsed.file, pictures=parsed.pictures))
+    return 0
 
 
 def _model(parsed: argparse.Namespace) -> Model:

@@ -35,6 +35,7 @@ from troupelab.people.acts import CONVERSATION
 from troupelab.people.world import World
 from troupelab.registry import Registry
 from troupelab.results import Progress, progress
+from troupelab.telemetry.journal import Header
 from troupelab.telemetry.recorder import Recorder
 from troupelab.text.embed import Embedder
 
@@ -99,6 +100,11 @@ class Handle:
     def queued(self) -> int:
         """How many acts wait for a free slot."""
         return self._engine.pipeline.sender.limiter.queued
+
+    @property
+    def header(self) -> Header:
+        """What it is, as its file says: world, seed, limits at the beginning, model, embedder, and the run that it left."""
+        return self._file.header
 
     def now_s(self) -> float:
         """Seconds since the start, on the clock of the events' `at_s`; stands still once the run has ended."""

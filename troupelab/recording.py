@@ -46,8 +46,8 @@ from troupelab.text.wordllama import default_embedder
 if TYPE_CHECKING:
     import pandas as pd
 
+    from troupelab.engine.moment import Moment
     from troupelab.people.world import World
-    from troupelab.store import Store
     from troupelab.telemetry.frames import Frames
     from troupelab.telemetry.recorder import Recorder
 
@@ -123,6 +123,8 @@ class Recording:
             except CheckpointError as error:
                 raise CheckpointError(str(error).replace(str(store.path), str(where / RUN_FILE))) from error
             _look_back(run, sum(isinstance(row, ActRow) for row in rows), progress)
+            if past.state in ENDED:
+                run._engine.standing.state = past.state
         except BaseException:
             store.close()
             raise
@@ -149,6 +151,11 @@ class Recording:
     def world(self) -> World:
         """What was played."""
         return self._run.world
+
+    @property
+    def header(self) -> Header:
+        """What it is, as its file says: model, embedder, limits at the beginning and so on."""
+        return self._past.header
 
     @property
     def agent_names(self) -> tuple[str, ...]:
@@ -225,6 +232,10 @@ class Recording:
         peak = round(float(rss.max(initial=0)) / 1e6, 1)
         return {**self._run.summary(), "state": self.state, "peak_rss_mb": peak}
 
+    def moment(self, agent: str | int, step: int) -> Moment:
+        """Look back at what a step did to an agent's memory, and why; see `Run.moment`."""
+        return self._run.moment(agent, step)
+
     def limits_at(self, at_s: float) -> LiveLimits:
         """The limits that had been accepted by a time, in seconds since the start; they cannot be changed."""
         header, (_, limits, _) = self._past.header, read_setup(self._past)
@@ -240,11 +251,6 @@ class Recording:
         return bisect_right(self._changes, at_s, key=lambda change: change[0])
 
     # ------------------------------------------------------------------ its own
-
-    @property
-    def _store(self) -> Store:
-        """The temporary store that has the rows of the journal, and the memories that came of them."""
-        return self._past.store
 
     def close(self) -> None:
         """Let the temporary store go at once; what was recorded stays readable. A recording that is forgotten does so by itself."""
@@ -331,9 +337,8 @@ def _look_back(run: Run, acts: int, progress: Callable[[int, int], object] | Non
     def look_back() -> None:
         with collecting_less(), asyncio.Runner() as runner:
             runner.run(run._engine.look_back())
-        for (
-            agent
-        ) in run._engine.stage.agents:  # as a run does at its end: so the numbers of what is on disk are the same
+        # As a run does at its end: so the numbers of what is on disk are the same.
+        for agent in run._engine.stage.agents:
             agent.memory.save()
         run._engine.stage.pool.shelf.flush()
 

@@ -8,5 +8,6 @@ from __future__ import annotations
 from troupelab.dashboard.dashboard import Dashboard
 from troupelab.dashboard.lab import Lab
 from troupelab.dashboard.report import report
+from troupelab.dashboard.snapshot import snapshot
 
-__all__ = ["Dashboard", "Lab", "report"]
+__all__ = ["Dashboard", "Lab", "report", "snapshot"]

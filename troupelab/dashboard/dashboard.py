@@ -28,6 +28,7 @@ from troupelab.dashboard.panels import Panels
 from troupelab.dashboard.playback import Playback, played
 from troupelab.dashboard.readings import Readings
 from troupelab.dashboard.shown import Shown
+from troupelab.dashboard.snapshot import Snapshot, snapshot
 from troupelab.dashboard.tab import Errands, Tab, Tabs
 from troupelab.dashboard.transcript_tab import TranscriptTab
 from troupelab.dashboard.view import View
@@ -240,6 +241,10 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
         if readings.alert != self._alert:
             self._alert = readings.alert
             self.say(self._alert)
+
+    def snapshot(self) -> Snapshot:
+        """Still pictures of the panels, as they are chosen now: a cell's last expression, for whoever only reads the notebook."""
+        return snapshot(self._run, view=self._view.apply)
 
     def close(self) -> None:
         """End the thread and free the widgets; the run goes on, and a fork of it too."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from troupelab.livelimits import LiveLimits
 from troupelab.recording import Recording
 from troupelab.results import Progress
 from troupelab.telemetry.recorder import Batch
+
+if TYPE_CHECKING:
+    from troupelab.engine.moment import Moment
 
 __all__ = ["Playback", "Until", "played"]
 
@@ -131,6 +134,10 @@ class Playback:
 
     def __repr__(self) -> str:
         return f"<Playback of {self.recording!r}: {self.state} at {self.now_s():.1f} of {self.length_s:.1f} s>"
+
+    def moment(self, agent: str | int, step: int) -> Moment:
+        """Look back at what a step did to an agent's memory, and why; see `Run.moment`."""
+        return self.recording.moment(agent, step)
 
     # ------------------------------------------------------------------ time
 
