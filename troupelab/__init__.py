@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from troupelab.models.rehearsal.process import Rehearsal
     from troupelab.people.persona import Fragment, Persona
     from troupelab.people.world import World
+    from troupelab.presets import PRESETS, Preset
     from troupelab.run import Run, runs
     from troupelab.store import Store
     from troupelab.text.embed import Embedder, HashingEmbedder
@@ -92,6 +93,7 @@ _HOMES = {
     "troupelab.models.rehearsal.process": ("Rehearsal",),
     "troupelab.people.persona": ("Fragment", "Persona"),
     "troupelab.people.world": ("World",),
+    "troupelab.presets": ("PRESETS", "Preset"),
     "troupelab.run": ("Run", "runs"),
     "troupelab.store": ("Store",),
     "troupelab.text.embed": ("Embedder", "HashingEmbedder"),
@@ -100,6 +102,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "PRESETS",
     "BridgeError",
     "ChatMessage",
     "ChatModel",
@@ -130,6 +133,7 @@ __all__ = [
     "Persona",
     "PersonaError",
     "Pool",
+    "Preset",
     "Price",
     "Rehearsal",
     "Reply",

@@ -17,7 +17,7 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from troupelab._collector import collecting_less
 from troupelab.engine.clock import Clock
@@ -33,7 +33,11 @@ from troupelab.people.acts import CONVERSATION
 from troupelab.people.world import World
 from troupelab.registry import Registry
 from troupelab.results import Progress, progress
+from troupelab.survey import Survey
 from troupelab.telemetry.recorder import Recorder
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Handle"]
 
@@ -299,10 +303,7 @@ class Handle:
         """
         if agent not in self.agent_names:
             raise RunError(f"there is no agent {agent!r}; the agents are {', '.join(self.agent_names)}")
-        if remember and self.state in ENDED:
-            raise RunError("the run has ended: nothing is remembered any more")
-        if self._thread is None and self._file.past is not None:
-            raise RunError("this run has yet to live through its past: call start(), or start(paused=True), first")
+        self._check_may_ask(remember)
         engine, asked = self._engine, self.agent_names.index(agent)
         answer = engine.handover.submit(
             lambda: engine.ask(asked, question, remember=remember), engine.pipeline.sender.release
@@ -312,3 +313,49 @@ class Handle:
         except FutureTimeoutError:
             answer.cancel()
             raise TimeoutError(f"{agent} did not answer within {timeout_s:g} s") from None
+
+    def _check_may_ask(self, remember: bool) -> None:
+        if remember and self.state in ENDED:
+            raise RunError("the run has ended: nothing is remembered any more")
+        if self._thread is None and self._file.past is not None:
+            raise RunError("this run has yet to live through its past: call start(), or start(paused=True), first")
+
+    def begin_survey(self, questions: str | Sequence[str], **how: Any) -> Survey:
+        """Begin a survey and return at once: `answered` of `total` says how far it is, `answers` what there is. Arguments as for `survey`."""
+        self._check_may_ask(how.get("remember", False))
+        return Survey(self._engine, self.agent_names, questions, **how).start()
+
+    def survey(
+        self,
+        questions: str | Sequence[str],
+        *,
+        agents: str | Sequence[str] | None = None,
+        choices: Sequence[str] | None = None,
+        remember: bool = False,
+        timeout_s: float | None = 300.0,
+    ) -> pd.DataFrame:
+        """Ask agents the same questions, as many at once as `max_concurrency` allows; before the run, while it goes on, and after it.
+
+        Args:
+            questions: one, or up to 100, of up to 10 kB each.
+            agents: whom to ask, by name; None for all.
+            choices: the answers that there are: each agent is told so, and `choice` says which of them its answer names, if any.
+            remember: whether they remember questions and answers.
+            timeout_s: how long to wait for each answer.
+
+        Returns:
+            A row for each question and agent: agent, question, answer, seconds, and error, which is empty where all went well.
+
+        Raises:
+            InputError: a question or a choice cannot be used.
+            RunError: as for `ask`.
+
+        >>> from troupelab.run import Run
+        >>> from troupelab.models.scripted import ScriptedModel
+        >>> run = Run("classroom_debate", ScriptedModel(7, latency_s=0.0), steps=1, seed=7)
+        >>> found = run.survey("Should phones be allowed in class?", choices=["yes", "no"])
+        >>> list(found.columns), set(found.error), bool(found.choice.notna().all())
+        (['agent', 'question', 'answer', 'seconds', 'error', 'choice'], {''}, True)
+        """
+        how = {"agents": agents, "choices": choices, "remember": remember, "timeout_s": timeout_s}
+        return self.begin_survey(questions, **how).wait().frame()
