@@ -23,12 +23,15 @@ from troupelab._collector import collecting_less
 from troupelab.engine.clock import Clock
 from troupelab.engine.engine import Engine
 from troupelab.engine.nest import new_loop
+from troupelab.engine.options import Options
 from troupelab.engine.standing import ENDED, State
 from troupelab.errors import RunError, StoreError
+from troupelab.estimate import Estimate, estimate
 from troupelab.events import Failed
 from troupelab.folder import RunFile
 from troupelab.livelimits import LiveLimits
 from troupelab.models.cache import ReplyCache
+from troupelab.models.model import Model
 from troupelab.people.acts import CONVERSATION
 from troupelab.people.world import World
 from troupelab.registry import Registry
@@ -51,11 +54,14 @@ class Handle:
     """A run's controls; `Run` makes one, and shows what came of it."""
 
     world: World
+    model: Model
+    seed: int
     limits: LiveLimits
     recorder: Recorder
     steps: int
     folder: Path | None
     _engine: Engine
+    _options: Options
     _nest: bool
     _clock: Clock
     _file: RunFile
@@ -313,6 +319,15 @@ class Handle:
         except FutureTimeoutError:
             answer.cancel()
             raise TimeoutError(f"{agent} did not answer within {timeout_s:g} s") from None
+
+    def estimate(self) -> Estimate:
+        """Estimate calls, tokens, cost, time and room: of the whole run before the start, and of what is left of it later.
+
+        >>> from troupelab.run import Run
+        >>> Run("product_launch", steps=20, seed=7).estimate().calls.likely
+        160
+        """
+        return estimate(self)
 
     def _check_may_ask(self, remember: bool) -> None:
         if remember and self.state in ENDED:
