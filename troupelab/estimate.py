@@ -165,12 +165,18 @@ def estimate(run: Estimable) -> Estimate:
         extra = played.condensed * agents * (len(rest) / run.steps)
         tokens_in += extra * (factor * fmean(rest or [0.0]) + 50 * LINE_CHARS / CHARS_A_TOKEN)
         tokens_out += extra * 400
-        assumptions.append("Notes are written by the model: their calls are counted as often as memories are likely to fill.")
+        assumptions.append(
+            "Notes are written by the model: their calls are counted as often as memories are likely to fill."
+        )
     if run._options.pack_acts:
-        assumptions.append("Acts that go out together share a request; calls and tokens are counted as if they went alone.")
+        assumptions.append(
+            "Acts that go out together share a request; calls and tokens are counted as if they went alone."
+        )
     if run._options.warm_up and not done.acts_done:
         extra += 1
-    calls = Range(acts + (0.7 * extra if extra > 1 else extra), acts + extra, acts + (1.5 * extra if extra > 1 else extra))
+    calls = Range(
+        acts + (0.7 * extra if extra > 1 else extra), acts + extra, acts + (1.5 * extra if extra > 1 else extra)
+    )
     ins, outs = Range.around(tokens_in, *spread), Range.around(tokens_out, *spread)
     cost = _cost(run.model, ins, outs, assumptions)
     wall = _wall(run, limits, agents, acts, ins.likely + outs.likely, assumptions)
@@ -280,7 +286,9 @@ def _latency(run: Estimable, assumptions: list[str]) -> tuple[float, float, floa
     if isinstance(known, int | float):
         assumptions.append(f"A call takes {_seconds(known)}, as the model is set.")
         return float(known), float(getattr(run.model, "latency_sigma", 0.0)), 0.9, 1.15
-    assumptions.append(f"How long a call takes is not known yet: {UNKNOWN_LATENCY_S:g} s is taken, a third of it to three times.")
+    assumptions.append(
+        f"How long a call takes is not known yet: {UNKNOWN_LATENCY_S:g} s is taken, a third of it to three times."
+    )
     return UNKNOWN_LATENCY_S, 0.5, 1 / 3, 3.0
 
 
@@ -310,7 +318,9 @@ def _wall(run: Estimable, limits: Limits, agents: int, acts: int, tokens: float,
 
 def _ram(played: _Played, limits: Limits, agents: int) -> Range:
     one = RECORD_BYTES * played.most_records + played.notes * (NOTE_BYTES + 1.5 * played.note_chars)
-    archive = min(ARCHIVE_BYTES, 10_000 + (limits.archive_max_bytes or math.inf) / agents) if played.condensed else 5_000
+    archive = (
+        min(ARCHIVE_BYTES, 10_000 + (limits.archive_max_bytes or math.inf) / agents) if played.condensed else 5_000
+    )
     likely = agents * (one + archive) * HELD
     cap = limits.total_max_bytes or math.inf
     return Range(*(min(cap, each) for each in Range.around(likely, 0.6, 1.6)))
@@ -321,9 +331,7 @@ def _disk(run: Estimable, played: _Played, acts: int) -> Range:
     return Range.around(DISK_BYTES + acts * one, 0.6, 1.6)
 
 
-def _first_limit(
-    run: Estimable, limits: Limits, ins: Range, outs: Range, cost: Range | None, wall: Range
-) -> str:
+def _first_limit(run: Estimable, limits: Limits, ins: Range, outs: Range, cost: Range | None, wall: Range) -> str:
     """Which guardrail pauses the run first, if any does."""
     budget = run._engine.pipeline.sender.budget
     tokens = Range(*(a + b for a, b in zip(ins, outs, strict=True)))
@@ -353,7 +361,9 @@ def _span(range_: Range, write: Callable[[float], str]) -> str:
 
 
 def _count(number: float) -> str:
-    return f"{number:,.0f}" if number < 10_000 else f"{number / 1000:,.0f} k" if number < 1e6 else f"{number / 1e6:,.1f} M"
+    return (
+        f"{number:,.0f}" if number < 10_000 else f"{number / 1000:,.0f} k" if number < 1e6 else f"{number / 1e6:,.1f} M"
+    )
 
 
 def _dollars(cost: float) -> str:
@@ -361,7 +371,13 @@ def _dollars(cost: float) -> str:
 
 
 def _seconds(seconds: float) -> str:
-    return f"{seconds:.2g} s" if seconds < 99.5 else f"{seconds / 60:.0f} min" if seconds < 5_400 else f"{seconds / 3600:.1f} h"
+    return (
+        f"{seconds:.2g} s"
+        if seconds < 99.5
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5_400
+        else f"{seconds / 3600:.1f} h"
+    )
 
 
 def _bytes(size: float) -> str:

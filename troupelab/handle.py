@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from troupelab._collector import collecting_less
+from troupelab.as_code import Parent, as_code
 from troupelab.engine.clock import Clock
 from troupelab.engine.engine import Engine
 from troupelab.engine.nest import new_loop
@@ -38,6 +39,7 @@ from troupelab.registry import Registry
 from troupelab.results import Progress, progress
 from troupelab.survey import Survey
 from troupelab.telemetry.recorder import Recorder
+from troupelab.text.embed import Embedder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,9 +69,12 @@ class Handle:
     _file: RunFile
     _cache: str | Path | ReplyCache | Literal[False] | None
     _cache_parent: Path | None
+    _embedder: Embedder | None
+    forked_at: int
 
     def __init__(self) -> None:
         self.error: BaseException | None = None
+        self._parent: Parent | None = None
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._end = threading.Event()
@@ -328,6 +333,21 @@ class Handle:
         160
         """
         return estimate(self)
+
+    def as_code(self) -> str:
+        """Write the Python that makes this run again, with every limit that was changed and every word that was told, at its step.
+
+        >>> from troupelab.run import Run
+        >>> print(Run("town", steps=5, seed=7).as_code())
+        import troupelab as tl
+        <BLANKLINE>
+        world = tl.World.load('town')
+        model = tl.ScriptedModel(7)
+        run = tl.Run(world, model, steps=5, seed=7)
+        run.start().wait()
+        <BLANKLINE>
+        """
+        return as_code(self)
 
     def _check_may_ask(self, remember: bool) -> None:
         if remember and self.state in ENDED:

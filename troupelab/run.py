@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
 import msgspec
 
 from troupelab import _platform
+from troupelab.as_code import parent as parent_code
 from troupelab.determinism import Determinism, determinism
 from troupelab.engine.assembly import assemble
 from troupelab.engine.clock import Clock
@@ -298,6 +299,7 @@ class Run(Handle):
             model=(model or self.model).name, scripted=recipe(model or self.model),
             forked_from=str(self.folder or self.name), forked_at=at_step,
         )  # fmt: skip
+        left = parent_code(self, at_step, latest=latest)
         fresh = new_store(None if folder is None else Path(folder))
         try:
             write_past(fresh, header, rows)
@@ -307,7 +309,7 @@ class Run(Handle):
                 Past(fresh), model or self.model, steps=steps, folder=folder, interventions=given, embedder=self._embedder,
                 cache=cache if folder is None else None, nest=self._nest,
             )  # fmt: skip
-            fork._cache_parent = parent
+            fork._cache_parent, fork._parent = parent, left
             if limits:
                 fork.limits.update(note="fork", **dict[str, Any](limits))
         except BaseException:

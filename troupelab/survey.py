@@ -11,7 +11,6 @@ import re
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from troupelab.engine.engine import Engine
@@ -107,19 +106,18 @@ class Survey:
         """Wait until all are answered or given up. Where the run ends meanwhile, the rest are asked after it."""
         if self._future is None:
             self.start()
-        again = True
-        while self._future is not None:
-            try:
-                self._future.result()
-                return self
-            except RunError:
-                if not again or self._engine.standing.state not in ENDED:
-                    raise
-                again = False
-                self.start()
-            except (KeyboardInterrupt, FutureTimeoutError):
-                self._future.cancel()
+        assert self._future is not None
+        try:
+            self._future.result()
+        except RunError:
+            if self._engine.standing.state not in ENDED:
                 raise
+            # The engine's loop has gone with the run, and what was asked there; the next has no end but its own.
+            self.start()
+            self._future.result()
+        except KeyboardInterrupt:
+            self._future.cancel()
+            raise
         return self
 
     def frame(self) -> pd.DataFrame:
