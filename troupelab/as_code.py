@@ -89,7 +89,7 @@ def as_code(run: Written) -> str:
 
 def parent(run: Written, at_step: int, *, latest: bool) -> Parent:
     """What a fork of this run, made now, has to keep to be written down later."""
-    left = []
+    left: list[Made] = []
     for step, what in _made(run):
         if step > at_step and latest and not isinstance(what, ToldRow):
             left.append((at_step, what))

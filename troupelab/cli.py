@@ -111,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--limits", type=Path, help="a TOML file of limits")
     run.add_argument("--max-concurrency", type=int, help="calls in flight")
     run.add_argument("--folder", type=Path, help="keep the run there, so that it can be resumed and forked")
+    run.add_argument("--estimate", action="store_true", help="say what it would take, and do not run it")
     _add_common(run)
     run.set_defaults(command=_run)
 
@@ -180,11 +181,16 @@ def _run(parsed: argparse.Namespace) -> int:
         limits=_limits(parsed),
         steps=parsed.steps,
         seed=parsed.seed,
-        folder=parsed.folder,
+        folder=None if parsed.estimate else parsed.folder,
         cache=parsed.cache,
         order=parsed.order,
         on_error=parsed.on_error,
     )
+    if parsed.estimate:
+        found = run.estimate()
+        told = [f"{name:>26}  {value}" for name, value in found.rows()] + [found.first_limit, *found.assumptions]
+        print(json.dumps(found.as_dict(), indent=2) if parsed.json else "\n".join(filter(None, told)))
+        return 0
     return _play_and_tell(run, parsed)
 
 

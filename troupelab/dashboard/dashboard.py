@@ -12,20 +12,23 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
 from troupelab.dashboard.alerts_tab import AlertsTab
+from troupelab.dashboard.code import RunAsCode
 from troupelab.dashboard.controls import Controls, close_parts
 from troupelab.dashboard.errors_tab import ErrorsTab
 from troupelab.dashboard.forking import ForkView
 from troupelab.dashboard.header import Header
 from troupelab.dashboard.live import LivePanels
 from troupelab.dashboard.panels import Panels
+from troupelab.dashboard.preset_choice import PresetChoice
 from troupelab.dashboard.readings import Readings
 from troupelab.dashboard.shown import Shown
+from troupelab.dashboard.survey_tab import SurveyTab
 from troupelab.dashboard.tab import Errands, Tab, Tabs
 from troupelab.dashboard.transcript_tab import TranscriptTab
 from troupelab.dashboard.view import View
@@ -40,7 +43,7 @@ __all__ = ["Dashboard"]
 PERIOD_S = 0.25
 UNWATCHED_PERIOD_S = 1.0
 TEXT_EVERY_S = 0.5
-TABS: tuple[type[Tab], ...] = (TranscriptTab, ErrorsTab, AlertsTab)
+TABS: tuple[type[Tab], ...] = (TranscriptTab, SurveyTab, ErrorsTab, AlertsTab)
 """What stands below the panels, from left to right."""
 
 _log = logging.getLogger("troupelab")
@@ -60,7 +63,13 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
     def __init__(self, run: Shown, *, start_button: bool = True, fork_button: bool = True) -> None:
         self._run: Shown = run
         self._wishes: queue.SimpleQueue[Callable[[Panels], None]] = queue.SimpleQueue()
-        self._controls = Controls(run.limits.current.as_dict(), self._change_limit)
+        errands = self.errands = Errands(lambda wish: self._wish(lambda _: wish()))
+        self._presets = PresetChoice(lambda: self._run.limits.current, self._change_limits)
+        self._code = RunAsCode(errands)
+        self.followers: list[Callable[[Shown], None]] = [lambda _: self._presets.follow(), self._code.follow]
+        """What is told, on the UI thread and twice a second, which run is shown."""
+        above = (self._presets.box, self._code.box)
+        self._controls = Controls(run.limits.current.as_dict(), self._change_limit, above=above)
         self._live = LivePanels(controls=self._controls.models())
         self._live.clicked = self._clicked
         self._panels: Panels | None = None
@@ -72,7 +81,6 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
         self._header = Header(run, self._pressed, without=tuple(left_out))
         self._view = View(self._wish)
         self._view.offer(run)
-        errands = Errands(lambda wish: self._wish(lambda _: wish()))
         self._tabs = Tabs([kind(errands) for kind in TABS], errands)
         body = widgets.Box([self._controls.box, self._live])
         body.add_class("troupelab-body")
@@ -114,6 +122,9 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
     def _change_limit(self, name: str, value: Number) -> None:
         changes: dict[str, Any] = {name: value}
         self._run.limits.update(by="dashboard", **changes)
+
+    def _change_limits(self, changes: Mapping[str, Number], note: str) -> None:
+        self._run.limits.update(note=note, by="dashboard", **dict[str, Any](changes))
 
     def _wish(self, wish: Callable[[Panels], None]) -> None:
         self._wishes.put(wish)
@@ -188,6 +199,8 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
             self._next_text = now + TEXT_EVERY_S
             self._header.write(run, readings.numbers())
             self._controls.show(lambda name: getattr(run.limits, name), news, readings.in_use())
+            for follow in self.followers:
+                follow(run)
         self._tabs.tick(news)
         return PERIOD_S if self._live.watched else UNWATCHED_PERIOD_S
 
