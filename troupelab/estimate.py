@@ -215,6 +215,7 @@ def _play(world: World, limits: Limits, first_chars: float, steps: int) -> _Play
     event_chars = fmean([len(event.text) for event in world.events] or [0])
     most = min(limits.recent_max_records or math.inf, (limits.recent_max_bytes or math.inf) / (2.2 * LINE_CHARS))
     oldest = policy.max_age_steps(limits, world.step_minutes / 60)
+    full, block = limits.consolidate_at * most, (limits.consolidate_at - limits.consolidate_to) * most + 1
     tokens: list[float] = []
     records = notes = most_records = condensed = note_chars = 0.0
     for step in range(min(steps, _PLAYED_STEPS)):
@@ -224,16 +225,17 @@ def _play(world: World, limits: Limits, first_chars: float, steps: int) -> _Play
         now = (STIMULUS_CHARS * talk + STATE_CHARS if step else 0.0) + told * (event_chars + 60)
         tokens.append((first_chars + shown + now) / CHARS_A_TOKEN)
         records += heard + OWN_ACTIONS
-        left = records
-        if records > limits.consolidate_at * most:
-            left = limits.consolidate_to * most
-        left = min(left, oldest * (talk + OWN_ACTIONS))
-        most_records = max(most_records, min(records, limits.consolidate_at * most + heard))
-        if (gone := records - left) >= 1:
-            condensed += 1
-            notes = min(notes + max(0.9, gone / RECORDS_A_NOTE), limits.semantic_max_notes or math.inf)
-            note_chars = min(RECORDS_A_NOTE, gone) * (limits.retain_fraction * 0.93 * SPEECH_CHARS + 20)
-            records = left
+        most_records = max(most_records, min(records, full + heard))
+        # Each time the cap is passed, the oldest go down to the low water; what came after that comes on top.
+        times = math.ceil((records - full) / block) if records > full else 0
+        gone = times * block
+        if (old := records - gone - oldest * (talk + OWN_ACTIONS)) >= 1:
+            gone, times = gone + old, times + 1
+        if times:
+            condensed += times
+            notes = min(notes + max(0.9 * times, gone / RECORDS_A_NOTE), limits.semantic_max_notes or math.inf)
+            note_chars = min(RECORDS_A_NOTE, gone / times) * (limits.retain_fraction * 0.93 * SPEECH_CHARS + 20)
+            records -= gone
     if steps > len(tokens):
         tokens += [fmean(tokens[-_PLAYED_STEPS // 4 :])] * (steps - len(tokens))
         notes = min(notes * steps / _PLAYED_STEPS, limits.semantic_max_notes or math.inf)

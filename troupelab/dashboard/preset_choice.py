@@ -29,6 +29,7 @@ class PresetChoice:
     def __init__(self, current: Callable[[], Limits], change: Callable[[Mapping[str, Number], str], object]) -> None:
         self._current = current
         self._change = change
+        self._in_force = NONE
         about = "; ".join(f"{name}: {preset.about}" for name, preset in PRESETS.items())
         self.choice = widgets.Dropdown(options=[NONE, *PRESETS], value=NONE, description="presets", tooltip=about)
         self.choice.observe(self._chosen, "value")
@@ -49,6 +50,7 @@ class PresetChoice:
         except LimitError as error:
             self._say(str(error), refused=True)
         else:
+            self._in_force = preset.name
             named = "all" if len(preset.changes) > 12 else ", ".join(preset.changes)
             changed = f"{len(changes)} limits changed" if changes else "nothing to change: these limits are in force"
             self._say(f"{preset.about} ({changed}; it sets {named}.)")
@@ -60,5 +62,6 @@ class PresetChoice:
     def follow(self) -> None:
         """Show none any more once a limit that the chosen one sets was changed."""
         preset = PRESETS.get(self.choice.value)
-        if preset is not None and preset.differs(self._current()):
+        # One that was chosen in this very moment may not be in force yet.
+        if preset is not None and preset.name == self._in_force and preset.differs(self._current()):
             self.choice.value = NONE
