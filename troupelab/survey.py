@@ -26,6 +26,7 @@ __all__ = ["MAX_QUESTIONS", "MAX_QUESTION_BYTES", "Answered", "Survey", "choice_
 MAX_QUESTIONS = 100
 MAX_QUESTION_BYTES = 10_000
 _MAX_CHOICES = 20
+_LOOK_EVERY_S = 0.02
 _MAX_CHOICE_CHARS = 100
 
 
@@ -110,9 +111,11 @@ class Survey:
         try:
             self._future.result()
         except RunError:
-            if self._engine.standing.state not in ENDED:
+            if self._engine.standing.state not in {"stopping", *ENDED}:
                 raise
-            # The engine's loop has gone with the run, and what was asked there; the next has no end but its own.
+            # The engine's loop goes with the run, and what was asked there; the next one ends when all are answered.
+            while self._engine.handover.is_open:
+                time.sleep(_LOOK_EVERY_S)
             self.start()
             self._future.result()
         except KeyboardInterrupt:

@@ -153,9 +153,9 @@ class Engine:
             await self._actor.close()
             self._consolidator.close()
             await self.pipeline.drain()
+            sender.limiter.reopen()  # before others can see that the loop has gone, and ask agents on one of their own
             self.handover.close()
             self.keeper.close()
-            sender.limiter.reopen()
 
     async def _watch(self) -> None:
         await watch_process(
