@@ -89,23 +89,23 @@ def test_a_refused_preset_is_told() -> None:
 
 
 def test_presets_work_on_whatever_has_limits_and_code_only_on_runs() -> None:
-    """A thing without `as_code` has presets, and no fold for code."""
+    """A thing without `as_code` has presets, and no button for code."""
     run = StandInRun(3)
     dashboard = Dashboard(run)
     try:
-        eventually("the fold is hidden", lambda: dashboard._code.box.layout.display == "none")
+        eventually("the button is hidden", lambda: dashboard._code.box.layout.display == "none")
         dashboard._presets.choice.value = "reading along"
         assert run.limits.step_delay_ms == 2_000
     finally:
         dashboard.close()
 
 
-def test_the_fold_shows_the_code_and_follows_changes(shown: tuple[Any, Dashboard]) -> None:
-    """Opened, the fold has the run as code; a change of limits is in it soon after."""
+def test_the_button_shows_the_code_and_follows_changes(shown: tuple[Any, Dashboard]) -> None:
+    """Pressed, the button shows the run as code; a change of limits is in it soon after."""
     run, dashboard = shown
     code = dashboard._code
     assert code.block.code == ""
-    code.box.selected_index = 0
+    code.button.value = True
     eventually("the code is there", lambda: "tl.Run(" in code.block.code)
     run.limits.update(recent_max_records=17)
     eventually("the change is there", lambda: "recent_max_records=17" in code.block.code)

@@ -1,4 +1,4 @@
-"""Code to copy: a block of it, and the fold that shows a run as code. Only the dashboard's UI thread writes them."""
+"""Code to copy: a block of it, and the button that shows a run as code. Only the dashboard's UI thread writes them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class CodeBlock(anywidget.AnyWidget):
 
 
 class RunAsCode:
-    """A fold with the Python that makes the shown run again; it is written while the fold is open.
+    """A button and below it the Python that makes the shown run again; it is written while it is shown.
 
     Args:
         errands: on one of which the code is written: it may have to load a world.
@@ -46,8 +46,11 @@ class RunAsCode:
 
     def __init__(self, errands: Errands) -> None:
         self.block = CodeBlock("code of this run")
-        self.box = widgets.Accordion([self.block], titles=["as code"], selected_index=None)
-        self.box.observe(lambda _: errands.wish(self._look), "selected_index")
+        self.block.layout.display = "none"
+        about = "the Python that makes this run again, with what was changed in it since"
+        self.button = widgets.ToggleButton(description="as code", icon="code", tooltip=about, layout={"width": "auto"})
+        self.button.observe(lambda _: errands.wish(self._open), "value")
+        self.box = widgets.VBox([self.button, self.block])
         self._errands = errands
         self._run: Shown | None = None
         self._written: tuple[Any, ...] = ()
@@ -58,10 +61,14 @@ class RunAsCode:
         self.box.layout.display = None if hasattr(run, "as_code") else "none"
         self._look()
 
+    def _open(self) -> None:
+        self.block.layout.display = None if self.button.value else "none"
+        self._look()
+
     def _look(self) -> None:
         run = self._run
         write: Callable[[], str] | None = getattr(run, "as_code", None)
-        if run is None or write is None or self.box.selected_index is None:
+        if run is None or write is None or not self.button.value:
             return
         stands = (id(run), run.state == "ready", len(run.limits.log), run.recorder.count("limits"))
         if stands != self._written:
