@@ -78,7 +78,10 @@ def as_code(run: Written) -> str:
     made = _made(run)
     lines = ["import troupelab as tl", "", f"world = {_world(run)}", f"model = {_model(run.model)}"]
     lines += _changes(run, made)
-    given = {"limits": _limits(run), **_arguments(run)}
+    given = _arguments(run)
+    if limits := _limits(run):
+        lines.append(f"limits = {limits}")
+        given = {"limits": "limits", **given}
     if made:
         given["interventions"] = "changes"
     lines.append(_call("run = tl.Run", ["world", "model"], given))

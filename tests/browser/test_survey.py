@@ -35,7 +35,6 @@ def test_a_preset_the_code_and_a_survey(notebook: Callable[..., Notebook]) -> No
     code.focus()
     assert page.evaluate("getSelection().toString()") == code.input_value()
 
-    page.screenshot(path="/tmp/survey_shot0.png")
     page.locator("button.widget-button:visible", has_text="Start").first.click()
     eventually("it runs", lambda: ask("lab.run.state") == "running")
     page.get_by_label("presets").select_option("forgetful")
@@ -51,7 +50,6 @@ def test_a_preset_the_code_and_a_survey(notebook: Callable[..., Notebook]) -> No
     eventually("the code is there", lambda: "lab.run" not in survey_code(page) and "choices=" in survey_code(page))
     assert page.evaluate("window.harmed") is None
     assert ask("lab.run.state") == "running"
-    page.screenshot(path="/tmp/survey_shot.png", full_page=True)
 
 
 def survey_code(page: Any) -> str:

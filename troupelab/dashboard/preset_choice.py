@@ -51,9 +51,8 @@ class PresetChoice:
             self._say(str(error), refused=True)
         else:
             self._in_force = preset.name
-            named = "all" if len(preset.changes) > 12 else ", ".join(preset.changes)
             changed = f"{len(changes)} limits changed" if changes else "nothing to change: these limits are in force"
-            self._say(f"{preset.about} ({changed}; it sets {named}.)")
+            self._say(f"{preset.about} ({changed})")
 
     def _say(self, text: str, *, refused: bool = False) -> None:
         told = for_page(text, 700)
