@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from troupelab.models.rehearsal.process import Rehearsal
     from troupelab.people.persona import Fragment, Persona
     from troupelab.people.world import World
+    from troupelab.presets import PRESETS, Preset
     from troupelab.recording import Recording
     from troupelab.run import Run, runs
     from troupelab.store import Store
@@ -95,6 +96,7 @@ _HOMES = {
     "troupelab.people.persona": ("Fragment", "Persona"),
     "troupelab.people.world": ("World",),
     "troupelab.recording": ("Recording",),
+    "troupelab.presets": ("PRESETS", "Preset"),
     "troupelab.run": ("Run", "runs"),
     "troupelab.store": ("Store",),
     "troupelab.text.embed": ("Embedder", "HashingEmbedder"),
@@ -103,6 +105,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "PRESETS",
     "BridgeError",
     "ChatMessage",
     "ChatModel",
@@ -133,6 +136,7 @@ __all__ = [
     "Persona",
     "PersonaError",
     "Pool",
+    "Preset",
     "Price",
     "Recording",
     "Rehearsal",

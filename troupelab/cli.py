@@ -112,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--limits", type=Path, help="a TOML file of limits")
     run.add_argument("--max-concurrency", type=int, help="calls in flight")
     run.add_argument("--folder", type=Path, help="keep the run there, so that it can be resumed and forked")
+    run.add_argument("--estimate", action="store_true", help="say what it would take, and do not run it")
     _add_common(run)
     run.set_defaults(command=_run)
 
@@ -134,9 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     page = commands.add_parser("report", help="write one self-contained page about a run that was kept in a folder")
     page.add_argument("run", type=Path, metavar="FOLDER", help="the run's folder")
     page.add_argument("file", type=Path, metavar="FILE", help="the page to write")
-    page.add_argument(
-        "--pictures", action="store_true", help="with pictures for readers without JavaScript (needs kaleido)"
-    )
+    page.add_argument("--pictures", action="store_true", help="with pictures for readers without JavaScript")
     page.set_defaults(command=_report)
 
     commands.add_parser(
@@ -189,11 +188,16 @@ def _run(parsed: argparse.Namespace) -> int:
         limits=_limits(parsed),
         steps=parsed.steps,
         seed=parsed.seed,
-        folder=parsed.folder,
+        folder=None if parsed.estimate else parsed.folder,
         cache=parsed.cache,
         order=parsed.order,
         on_error=parsed.on_error,
     )
+    if parsed.estimate:
+        found = run.estimate()
+        told = [f"{name:>26}  {value}" for name, value in found.rows()] + [found.first_limit, *found.assumptions]
+        print(json.dumps(found.as_dict(), indent=2) if parsed.json else "\n".join(filter(None, told)))
+        return 0
     return _play_and_tell(run, parsed)
 
 

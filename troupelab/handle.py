@@ -15,22 +15,22 @@ import threading
 import time
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from troupelab._collector import collecting_less
+from troupelab.as_code import Parent
 from troupelab.engine.clock import Clock
 from troupelab.engine.engine import Engine
-from troupelab.engine.moment import Moment
 from troupelab.engine.nest import new_loop
+from troupelab.engine.options import Options
 from troupelab.engine.standing import ENDED, State
 from troupelab.errors import RunError, StoreError
 from troupelab.events import Failed
 from troupelab.folder import RunFile
-from troupelab.hindsight import look_back
 from troupelab.livelimits import LiveLimits
 from troupelab.models.cache import ReplyCache
+from troupelab.models.model import Model
 from troupelab.people.acts import CONVERSATION
 from troupelab.people.world import World
 from troupelab.registry import Registry
@@ -38,6 +38,9 @@ from troupelab.results import Progress, progress
 from troupelab.telemetry.journal import Header
 from troupelab.telemetry.recorder import Recorder
 from troupelab.text.embed import Embedder
+
+if TYPE_CHECKING:
+    pass
 
 __all__ = ["Handle"]
 
@@ -51,20 +54,25 @@ class Handle:
     """A run's controls; `Run` makes one, and shows what came of it."""
 
     world: World
+    model: Model
+    seed: int
     limits: LiveLimits
     recorder: Recorder
     steps: int
     folder: Path | None
     _engine: Engine
     _embedder: Embedder | None
+    _options: Options
     _nest: bool
     _clock: Clock
     _file: RunFile
     _cache: str | Path | ReplyCache | Literal[False] | None
     _cache_parent: Path | None
+    forked_at: int
 
     def __init__(self) -> None:
         self.error: BaseException | None = None
+        self._parent: Parent | None = None
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._end = threading.Event()
@@ -288,68 +296,3 @@ class Handle:
             raise RunError("tell needs a text that is not empty")
         clean = [each.encode("utf-8", "replace").decode() for each in (kind, source, text)]
         return self._engine.tell(clean[0], clean[1], clean[2], sorted({*map(self.agent_names.index, names)}))
-
-    def ask(self, agent: str, question: str, *, remember: bool = False, timeout_s: float | None = 300.0) -> str:
-        """Interview an agent, as it is between two acts: before the run, while it runs or is paused, and after it.
-
-        Args:
-            agent: the agent's name.
-            question: what to ask; nobody else hears it.
-            remember: whether the agent remembers question and answer, from its next act on.
-            timeout_s: how long to wait for the answer.
-
-        Returns:
-            The answer, in the agent's words.
-
-        Raises:
-            RunError: there is no such agent, the run has ended and the answer was to be remembered, or it is a resumed run or a
-                fork that was not started.
-            ModelError: the model did not answer.
-            TimeoutError: it did not within `timeout_s`.
-        """
-        if agent not in self.agent_names:
-            raise RunError(f"there is no agent {agent!r}; the agents are {', '.join(self.agent_names)}")
-        if remember and self.state in ENDED:
-            raise RunError("the run has ended: nothing is remembered any more")
-        if self._thread is None and self._file.past is not None:
-            raise RunError("this run has yet to live through its past: call start(), or start(paused=True), first")
-        engine, asked = self._engine, self.agent_names.index(agent)
-        answer = engine.handover.submit(
-            lambda: engine.ask(asked, question, remember=remember), engine.pipeline.sender.release
-        )
-        try:
-            return answer.result(timeout_s)
-        except FutureTimeoutError:
-            answer.cancel()
-            raise TimeoutError(f"{agent} did not answer within {timeout_s:g} s") from None
-
-    def moment(self, agent: str | int, step: int) -> Moment:
-        """Look back on an act: its prompt and reply, and what became of which record by it; while the run goes on, too.
-
-        Nothing is asked of a model, and the run is not touched: the journal is lived through again for this agent alone.
-
-        Args:
-            agent: the agent's name or index.
-            step: a step that it has finished; after the run's end, its number of steps, for what followed on the last one.
-
-        Raises:
-            RunError: there is no such agent, or it has not finished that step, or the journal was full before.
-            StoreError: the journal cannot be read.
-
-        >>> from troupelab.run import Run
-        >>> run = Run("product_launch", steps=2, seed=7).start().wait(60)
-        >>> moment = run.moment(run.agent_names[0], 1)
-        >>> moment.exact, moment.prompt[0][0], {fate.what for fate in moment.records}
-        (True, 'system', {'stored'})
-        """
-        names = self.agent_names
-        index = names.index(agent) if agent in names else agent
-        if not isinstance(index, int) or not 0 <= index < len(names):
-            raise RunError(f"there is no agent {agent!r}; the agents are {', '.join(names)}")
-        gone = self.recorder.read("evictions").columns
-        own = (gone["agent"] == index) & (gone["rule"] == "archive_max_bytes")
-        return look_back(
-            self._file.reading(self._engine.keeper, self._engine.handover), index, step, embedder=self._embedder,
-            steps=self.steps if self.state == "done" else None,
-            trimmed=list(zip(gone["step"][own].tolist(), gone["records"][own].tolist(), strict=True)),
-        )  # fmt: skip

@@ -1,7 +1,7 @@
 """A run: the one handle that ties world, model, limits, engine and recorder together, and shows what came of it.
 
 How it comes about is told here: fresh, out of a folder in which one was broken off (`Run.resume`), or as a fork of another. What one does with
-it stands in `troupelab.handle`. Every method may be called from any thread.
+it stands in `troupelab.handle` and `troupelab.questions`. Every method may be called from any thread.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
 import msgspec
 
 from troupelab import _platform
+from troupelab.as_code import parent as parent_code
 from troupelab.determinism import Determinism, determinism
 from troupelab.engine.assembly import assemble
 from troupelab.engine.clock import Clock
@@ -38,13 +39,14 @@ from troupelab.folder import (
     read_setup,
     recipe,
 )
-from troupelab.handle import LIVE, Handle
+from troupelab.handle import LIVE
 from troupelab.limits import Limits, Number
 from troupelab.livelimits import LiveLimits
 from troupelab.models.cache import ReplyCache
 from troupelab.models.model import Model
 from troupelab.models.scripted import ScriptedModel
 from troupelab.people.world import World
+from troupelab.questions import Questions
 from troupelab.results import Progress, rss_curve, summarise, transcript
 from troupelab.telemetry.frames import Frames
 from troupelab.telemetry.journal import CalledRow, Header, read_rows, write_past
@@ -70,7 +72,7 @@ class _Resume:
         return kind.resume_folder if run is None else run._engine.resume
 
 
-class Run(Handle):
+class Run(Questions):
     """A simulation that can be started, watched, changed and stopped.
 
     Args:
@@ -299,6 +301,7 @@ class Run(Handle):
             model=(model or self.model).name, scripted=recipe(model or self.model),
             forked_from=str(self.folder or self.name), forked_at=at_step,
         )  # fmt: skip
+        left = parent_code(self, at_step, latest=latest)
         fresh = new_store(None if folder is None else Path(folder))
         try:
             write_past(fresh, header, rows)
@@ -308,7 +311,7 @@ class Run(Handle):
                 Past(fresh), model or self.model, steps=steps, folder=folder, interventions=given, embedder=self._embedder,
                 cache=cache if folder is None else None, nest=self._nest,
             )  # fmt: skip
-            fork._cache_parent = parent
+            fork._cache_parent, fork._parent = parent, left
             if limits:
                 fork.limits.update(note="fork", **dict[str, Any](limits))
         except BaseException:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import ipywidgets as widgets
@@ -179,9 +179,10 @@ class Controls:
     Args:
         values: what each limit is now.
         change: what a moved slider calls.
+        above: what stands between the heading and the groups.
     """
 
-    def __init__(self, values: Mapping[str, Number], change: Change) -> None:
+    def __init__(self, values: Mapping[str, Number], change: Change, *, above: Sequence[Any] = ()) -> None:
         self._fields = Limits.fields()
         self.by_name = {name: LimitControl(field, values[name], change) for name, field in self._fields.items()}
         groups: dict[str, list[Any]] = {}
@@ -193,7 +194,7 @@ class Controls:
             fold.selected_index = 0 if number == 0 else None
             folds.append(fold)
         self._heading = widgets.HTML(HEADING)
-        self.box = widgets.VBox([self._heading, *folds])
+        self.box = widgets.VBox([self._heading, *above, *folds])
         self.box.add_class("troupelab-limits")
 
     def models(self) -> list[str]:

@@ -12,13 +12,14 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
 from troupelab.dashboard.alerts_tab import AlertsTab
 from troupelab.dashboard.beside import Beside
+from troupelab.dashboard.code import RunAsCode
 from troupelab.dashboard.controls import Controls, close_parts
 from troupelab.dashboard.errors_tab import ErrorsTab
 from troupelab.dashboard.forking import ForkView
@@ -26,9 +27,11 @@ from troupelab.dashboard.header import Header
 from troupelab.dashboard.live import LivePanels
 from troupelab.dashboard.panels import Panels
 from troupelab.dashboard.playback import Playback, played
+from troupelab.dashboard.preset_choice import PresetChoice
 from troupelab.dashboard.readings import Readings
 from troupelab.dashboard.shown import Shown
 from troupelab.dashboard.snapshot import Snapshot, snapshot
+from troupelab.dashboard.survey_tab import SurveyTab
 from troupelab.dashboard.tab import Errands, Tab, Tabs
 from troupelab.dashboard.transcript_tab import TranscriptTab
 from troupelab.dashboard.view import View
@@ -45,7 +48,7 @@ __all__ = ["Dashboard"]
 PERIOD_S = 0.25
 UNWATCHED_PERIOD_S = 1.0
 TEXT_EVERY_S = 0.5
-TABS: tuple[type[Tab], ...] = (TranscriptTab, ErrorsTab, AlertsTab, WhyTab)
+TABS: tuple[type[Tab], ...] = (TranscriptTab, SurveyTab, ErrorsTab, AlertsTab, WhyTab)
 """What stands below the panels, from left to right."""
 
 _log = logging.getLogger("troupelab")
@@ -77,7 +80,14 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
         _refuse_itself(run, compare)
         run = self._run = played(run)
         self._wishes: queue.SimpleQueue[Callable[[Panels], None]] = queue.SimpleQueue()
-        self._controls = Controls(run.limits.current.as_dict(), self._change_limit)
+        errands = self.errands = Errands(lambda wish: self._wish(lambda _: wish()))
+        """Does what takes a while."""
+        self._presets = PresetChoice(lambda: self._run.limits.current, self._change_limits)
+        self._code = RunAsCode(errands)
+        self.followers: list[Callable[[Shown], None]] = [lambda _: self._presets.follow(), self._code.follow]
+        """What is told, on the UI thread and twice a second, which run is shown."""
+        above = (self._presets.box, self._code.box)
+        self._controls = Controls(run.limits.current.as_dict(), self._change_limit, above=above)
         self._live = LivePanels(controls=self._controls.models())
         self._live.clicked = self._clicked
         self._panels: Panels | None = None
@@ -91,8 +101,6 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
         self._header = Header(run, self._pressed, self._live.woken.set, without=tuple(left_out))
         self._view = View(self._wish)
         self._view.offer(run)
-        errands = self.errands = Errands(lambda wish: self._wish(lambda _: wish()))
-        """Does what takes a while."""
         self._tabs = Tabs([kind(errands) for kind in TABS], errands)
         body = widgets.Box([self._controls.box, self._live])
         body.add_class("troupelab-body")
@@ -134,6 +142,9 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
     def _change_limit(self, name: str, value: Number) -> None:
         changes: dict[str, Any] = {name: value}
         self._run.limits.update(by="dashboard", **changes)
+
+    def _change_limits(self, changes: Mapping[str, Number], note: str) -> None:
+        self._run.limits.update(note=note, by="dashboard", **dict[str, Any](changes))
 
     def _wish(self, wish: Callable[[Panels], None]) -> None:
         self._wishes.put(wish)
@@ -233,6 +244,8 @@ class Dashboard(widgets.VBox):  # type: ignore[misc]
             self._next_text = now + TEXT_EVERY_S
             self._header.write(run, readings.numbers())
             self._controls.show(lambda name: getattr(run.limits, name), news, readings.in_use())
+            for follow in self.followers:
+                follow(run)
         self._tabs.tick(news)
         return PERIOD_S if self._live.watched else UNWATCHED_PERIOD_S
 

@@ -18,6 +18,7 @@ import ipywidgets as widgets
 
 from troupelab.dashboard.controls import close_parts
 from troupelab.dashboard.dashboard import Dashboard
+from troupelab.dashboard.estimate_line import EstimateLine
 from troupelab.dashboard.look import for_page
 from troupelab.dashboard.tab import sentence
 from troupelab.engine.options import OrderName
@@ -96,6 +97,9 @@ class Lab(widgets.VBox):  # type: ignore[misc]
         self._steps.value = steps or shown.steps
         self.run = self._make_run(limits or Limits())
         self.dashboard = Dashboard(self.run, start_button=False)
+        estimate = EstimateLine(self.dashboard.errands)
+        self.dashboard.followers.append(estimate.follow)
+        self._form.children = [*self._form.children, estimate.box]
         super().__init__([self._form, self.dashboard])
         self._world.observe(lambda _: self._attempt(self._choose_world), "value")
         self._model.observe(lambda _: self._attempt(self._choose_model), "value")

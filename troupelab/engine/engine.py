@@ -34,12 +34,15 @@ from troupelab.engine.watch import watch_process
 from troupelab.errors import RunError
 from troupelab.livelimits import LimitChange
 from troupelab.people.prompt import warm_up_prompt
-from troupelab.telemetry.journal import ToldRow
+from troupelab.telemetry.journal import LimitRow, ToldRow
 
 if TYPE_CHECKING:
     from troupelab.store import Store
 
-__all__ = ["Engine", "MakeActor", "State"]
+__all__ = ["Engine", "Made", "MakeActor", "State"]
+
+Made: TypeAlias = tuple[int, LimitChange | LimitRow | ToldRow]
+"""What a user changed or told, and the step from which it holds."""
 
 MakeActor: TypeAlias = Callable[[Parts, Consolidator, Ahead, Standing], Actor]
 """Makes what plays a run's acts, of the arguments of `Actor`."""
@@ -73,6 +76,8 @@ class Engine:
         self._limits = parts.limits
         self._clock = parts.clock
         self._past = past
+        self.made: list[Made] = []
+        """What users changed and told in this life, oldest first; it only grows. Any thread may read it."""
         self._lived = asyncio.Event()
         if past is None:
             self._lived.set()
@@ -148,9 +153,9 @@ class Engine:
             await self._actor.close()
             self._consolidator.close()
             await self.pipeline.drain()
+            sender.limiter.reopen()  # before others can see that the loop has gone, and ask agents on one of their own
             self.handover.close()
             self.keeper.close()
-            sender.limiter.reopen()
 
     async def _watch(self) -> None:
         await watch_process(
@@ -296,7 +301,9 @@ class Engine:
                 raise RunError("the last step has begun: nobody would hear it any more")
             row = ToldRow(heard_at, self.keeper.told[heard_at], kind, source, text, list(to), self.keeper.by)
             self.keeper.told[heard_at] += 1
-            self.keeper.by_hand += self.keeper.by == "user"
+            if self.keeper.by == "user":
+                self.keeper.by_hand += 1
+                self.made.append((row.step, row))
             self.stage.tell(row.step, row.sequence, kind, source, text, to)
             self._parts.teller.note(row)
 
@@ -338,6 +345,8 @@ class Engine:
         self._limits.settle(next_step)
         self.pipeline.follow_limits()
         self.keeper.note_limits(change, next_step)
+        if self.keeper.by == "user":
+            self.made.append((next_step, change))
         for event in change.accepted(self._clock.now(), standing.step, next_step):
             self._parts.teller.tell(event)
         if standing.state == "paused" and standing.held_by in change.new:

@@ -29,6 +29,11 @@ class Handover:
         """Makes the loop for work that has none; None for one as asyncio makes them."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a loop now."""
+        return self._loop is not None
+
     def open(self) -> None:
         """From now on, work goes to the running loop."""
         self._loop = asyncio.get_running_loop()

@@ -36,10 +36,10 @@ class Interviewer:
         Raises:
             ModelError: the model did not answer, or vectors could not be had.
         """
+        self._questions += 1
+        call = self._questions  # by their coming: of several at once, whose vectors are there first does not matter
         messages = await self._messages(agent, question)
         step = agent.memory.step
-        self._questions += 1
-        call = self._questions
 
         def request(attempt: int) -> Request:
             seed = draw(self.parts.seed, "ask", agent.index, step, call, attempt)

@@ -75,6 +75,8 @@ class Past:
         """How many steps each agent has finished."""
         self.notes: dict[tuple[int, int, int], NotesRow] = {}
         self.limits: list[LimitRow] = []
+        self.tellings: list[ToldRow] = []
+        """What a user told the run."""
         self.told: Counter[int] = Counter()
         """How much the run was told for each step."""
         self.by_hand = 0
@@ -125,7 +127,9 @@ class Past:
             elif isinstance(row, StateRow):
                 self.is_foreign = True
             elif isinstance(row, ToldRow):
-                self.by_hand += row.by == "user"
+                if row.by == "user":
+                    self.by_hand += 1
+                    self.tellings.append(row)
                 self.told[row.step] = row.sequence + 1  # of those that a fork left out, the numbers stay free
             elif isinstance(row, CalledRow):
                 self.looked = row.step

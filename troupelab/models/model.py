@@ -17,6 +17,7 @@ import msgspec
 __all__ = [
     "NOTES",
     "NOW",
+    "ONE_OF",
     "PEOPLE",
     "CONDENSE",
     "QUESTION",
@@ -46,6 +47,8 @@ WORLD, PERSONA, PEOPLE, NOTES, RECENTLY, NOW, CONDENSE, QUESTION = (
     "\n# Question\n",
 )
 _NEXT = "\n# "
+ONE_OF = "Answer with one of these: "
+"""What stands in a question before the answers that there are, with semicolons between them."""
 PACK = """
 # Several at once
 What follows are several such tasks, each for itself: nobody in one knows of the others. Answer with one JSON object and nothing

@@ -27,6 +27,7 @@ from troupelab.models.model import (
     CONDENSE,
     NOTES,
     NOW,
+    ONE_OF,
     PEOPLE,
     PERSONA,
     QUESTION,
@@ -215,7 +216,12 @@ class _Turn:
 
     def answer(self) -> str:
         """Answer an interviewer: with what is remembered of the question's matter, or else with what this person believes."""
-        question = _heard("the interviewer", self.parts[QUESTION].rpartition(_ASKED)[2].strip())
+        asked, _, choices = self.parts[QUESTION].rpartition(_ASKED)[2].strip().partition(ONE_OF)
+        question = _heard("the interviewer", asked)
+        if choices:  # the same whenever it is asked, as a stance is
+            among, key = choices.split("; "), f"{self.character.name}|{asked}".encode("utf-8", "surrogatepass")
+            chosen = among[xxhash.xxh3_64_intdigest(key) % len(among)]
+            return orjson.dumps({"answer": f"{_capital(chosen)}. {self._belief(question)}"}).decode()
         words = set(question.words) if question else set()
         told = [
             found
