@@ -6,13 +6,13 @@ Pure data; any thread may read it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
 from troupelab.limits import Limits, Number
 
-__all__ = ["PRESETS", "Preset"]
+__all__ = ["PRESETS", "Preset", "Presets"]
 
 
 class Preset(NamedTuple):
@@ -31,15 +31,37 @@ class Preset(NamedTuple):
         return {name: value for name, value in self.changes.items() if getattr(limits, name) != value}
 
 
+class Presets(Mapping[str, Preset]):
+    """All presets by name; "defaults" undoes the others.
+
+    >>> PRESETS["tight memory"].changes["recent_max_records"]
+    20
+    """
+
+    def __init__(self, presets: Iterable[Preset]) -> None:
+        self._by_name = {each.name: each for each in presets}
+
+    def __getitem__(self, name: str) -> Preset:
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __repr__(self) -> str:
+        return f"<presets: {', '.join(self)}>"
+
+
 def _preset(name: str, about: str, **changes: Number) -> Preset:
     Limits().replace(**changes)
     return Preset(name, about, MappingProxyType(changes))
 
 
-PRESETS: Mapping[str, Preset] = MappingProxyType(
-    {
-        each.name: each
-        for each in (
+PRESETS = Presets(
+    (
+
             _preset(
                 "defaults",
                 "All limits as they come: what a group of eight needs for an hour of talk on an ordinary laptop.",
@@ -93,7 +115,5 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 "Slow enough to follow the transcript: two seconds between steps, and four agents at a time.",
                 max_concurrency=4, step_delay_ms=2_000,
             ),
-        )
-    }
+    )
 )  # fmt: skip
-"""All presets by name; "defaults" undoes the others."""

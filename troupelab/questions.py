@@ -94,7 +94,7 @@ class Questions(Handle):
 
         >>> from troupelab.run import Run
         >>> Run("product_launch", steps=20, seed=7).estimate().calls.likely
-        160
+        160.0
         """
         return estimate(self)
 
