@@ -20,8 +20,10 @@ import ipywidgets as widgets
 from troupelab.dashboard.alerts_tab import AlertsTab
 from troupelab.dashboard.controls import Controls, close_parts
 from troupelab.dashboard.errors_tab import ErrorsTab
+from troupelab.dashboard.events_tab import EventsTab
 from troupelab.dashboard.forking import ForkView
 from troupelab.dashboard.header import Header
+from troupelab.dashboard.interview_tab import InterviewTab
 from troupelab.dashboard.live import LivePanels
 from troupelab.dashboard.panels import Panels
 from troupelab.dashboard.readings import Readings
@@ -40,7 +42,7 @@ __all__ = ["Dashboard"]
 PERIOD_S = 0.25
 UNWATCHED_PERIOD_S = 1.0
 TEXT_EVERY_S = 0.5
-TABS: tuple[type[Tab], ...] = (TranscriptTab, ErrorsTab, AlertsTab)
+TABS: tuple[type[Tab], ...] = (TranscriptTab, InterviewTab, EventsTab, ErrorsTab, AlertsTab)
 """What stands below the panels, from left to right."""
 
 _log = logging.getLogger("troupelab")
