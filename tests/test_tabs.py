@@ -217,6 +217,7 @@ def test_a_long_transcript_is_looked_through_beside_the_ui_thread(
     run = StandInRun(2)
     said(run, [(number // 50, 0, "TALK", f"line {number}") for number in range(5000)])
     tab: Any = dashboard(run)._tabs["transcript"]
+    eventually("all of it", lambda: "5,000 of 5,000" in tab.told.value)
     for typed in ("l", "line 4", "line 4999"):
         tab.search.value = typed
     eventually("the last query's rows", lambda: "1 of 5,000 actions match" in tab.told.value)
@@ -239,7 +240,7 @@ class Sulky:
     def complete(self, request: Request) -> Reply:
         """The reply of the scripted model."""
         self.may_go.wait(30)
-        if "refuse" in str(request.messages):
+        if "zanzibar" in str(request.messages):
             raise errors.ModelSetupError("the key <b>is</b> wrong")
         return self.inner.complete(request)
 
@@ -255,7 +256,7 @@ def test_agents_answer_in_the_tab_while_the_run_goes_on(dashboard: Callable[...,
     eventually("a starter fills the field", lambda: "What do you make of this" in tab.question.value)
     assert "Pebble" in tab.question.value
     model.may_go.clear()
-    for question in ("What is 1 < 2?", "Will you refuse?"):
+    for question in ("What is 1 < 2?", "What of zanzibar?"):
         tab.question.value = question
         tab.question._handle_custom_msg({"event": "submit"}, [])
         eventually("it is asked", lambda question=question: html.escape(question) in tab.chat.value)
@@ -378,7 +379,7 @@ def test_errors_are_counted_by_kind_with_what_mends_them(dashboard: Callable[...
     assert "429" not in tab.rows.value
     tab.kind.value = "ModelBusyError"
     eventually("its rows alone", lambda: "429 &lt;once&gt;" in tab.rows.value)
-    assert "number" not in tab.rows.value
+    assert "number 2" not in tab.rows.value
 
 
 def test_every_kind_of_error_has_a_sentence() -> None:
@@ -402,6 +403,7 @@ def test_alerts_are_acknowledged(dashboard: Callable[..., Dashboard]) -> None:
     place = [one.name for one in shown._tabs.tabs].index("alerts")
     eventually("three", lambda: shown._tabs.box.get_title(place) == "alerts (3)")
     eventually("the newest below the header", lambda: "number 2 &lt;b&gt;" in shown._header.said.value)
+    eventually("a row each", lambda: len(tab._slots) == 3)
     tab._slots[0].button.click()
     eventually("the next one", lambda: "number 1" in shown._header.said.value)
     eventually("two", lambda: shown._tabs.box.get_title(place) == "alerts (2)")

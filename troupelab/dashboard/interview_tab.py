@@ -107,6 +107,7 @@ class InterviewTab(Tab):
         self._kept = self._by_run.setdefault(run, deque(maxlen=MOST_KEPT))
         names = run.agent_names[:MOST_NAMES]
         self.agent.options = [(plain(name, 60), name) for name in names]
+        self.agent.index = 0 if names else None  # not by itself where there were none before
         more = len(run.agent_names) - len(names)
         self.told.value = note(f"{more:,} more agents answer to run.ask(name, question)") if more else ""
         for button, question in zip(self.starters, starters(run), strict=True):
