@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import html
 import math
@@ -237,12 +238,12 @@ class Sulky:
         self.may_go = threading.Event()
         self.may_go.set()
 
-    def complete(self, request: Request) -> Reply:
+    async def complete(self, request: Request) -> Reply:
         """The reply of the scripted model."""
-        self.may_go.wait(30)
+        await asyncio.to_thread(self.may_go.wait, 30)
         if "zanzibar" in str(request.messages):
             raise errors.ModelSetupError("the key <b>is</b> wrong")
-        return self.inner.complete(request)
+        return await self.inner.complete(request)
 
 
 def test_agents_answer_in_the_tab_while_the_run_goes_on(dashboard: Callable[..., Dashboard]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -59,7 +58,6 @@ def test_search_interview_and_acknowledge_by_keyboard(notebook: Callable[..., No
     page.keyboard.type("ZANZibar")
     eventually("one match is marked", lambda: page.locator(".troupelab-rows mark").all_inner_texts() == ["zanzibar"])
     assert page.evaluate("window.hurt") is None
-    if os.environ.get("SHOTS"): page.screenshot(path="/tmp/tabs_1.png")
 
     turn_to(page, "interview")
     go(page, "textbox", "question")
@@ -73,7 +71,7 @@ def test_search_interview_and_acknowledge_by_keyboard(notebook: Callable[..., No
         ),
     )
     assert "What do you make of it?" in page.locator(".troupelab-question").inner_text()
-    if os.environ.get("SHOTS"): page.screenshot(path="/tmp/tabs_2.png")
+
     turn_to(page, "alerts")
     eventually("the alert", lambda: page.locator(".troupelab-said:visible").count() == 1)
     go(page, "button", "acknowledge")
@@ -81,6 +79,3 @@ def test_search_interview_and_acknowledge_by_keyboard(notebook: Callable[..., No
     eventually("it is put aside", lambda: page.get_by_role("button", name="acknowledged").is_visible())
     eventually("the header says nothing", lambda: page.locator(".troupelab-said:visible").count() == 0)
     assert page.evaluate("window.hurt") is None
-    if os.environ.get("SHOTS"):
-        page.screenshot(path="/tmp/tabs_3.png")
-        turn_to(page, "events"); page.wait_for_timeout(1500); page.screenshot(path="/tmp/tabs_4.png")
