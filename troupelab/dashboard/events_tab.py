@@ -61,11 +61,12 @@ def _rows(run: Shown, family: str, count: int) -> str:
     if not len(batch):
         return nothing_yet(f"No events of the family {family} so far. They will appear here as they happen.")
     columns = {name: column[-SHOWN_ROWS:].tolist() for name, column in batch.columns.items()}
-    words = [name for name, values in columns.items() if isinstance(values[0], str)]
-    order = [name for name in columns if name not in {*words, "agent"}]
-    names = [*order, *(["agent"] if "agent" in columns else []), *words]
+    first = [
+        name for name in ("at_s", "step", "agent") if name in columns
+    ]  # when and who, in sight on a narrow page too
+    names = [*first, *(name for name in columns if name not in first)]
     rows = list(zip(*([cell(run, name, value) for value in columns[name]] for name in names), strict=True))
-    return table(names, rows[::-1], len(order))
+    return table(names, rows[::-1], len(first) - ("agent" in first))
 
 
 def cell(run: Shown, name: str, value: Any) -> str:
