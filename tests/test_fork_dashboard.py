@@ -337,7 +337,7 @@ def test_an_alert_of_a_stalled_agent_is_shown_until_its_step_is_over(dashboard: 
             "31 s in step 2" in shown._tabs["alerts"].rows.value and "<td>stalled" in shown._tabs["alerts"].rows.value
         ),
     )
-    assert shown._tabs.box.get_title(3) == "alerts (1)"
+    assert shown._tabs.box.get_title([tab.name for tab in shown._tabs.tabs].index("alerts")) == "alerts (1)"
     run.recorder.emit(StepDone(40.0, 2, 0.0, 40.0, 0.0, 4))
     eventually("it is over", lambda: shown._header.said.value == "")
     assert "31 s in step 2" in shown._tabs["alerts"].rows.value

@@ -22,8 +22,10 @@ from troupelab.dashboard.beside import Beside
 from troupelab.dashboard.code import RunAsCode
 from troupelab.dashboard.controls import Controls, close_parts
 from troupelab.dashboard.errors_tab import ErrorsTab
+from troupelab.dashboard.events_tab import EventsTab
 from troupelab.dashboard.forking import ForkView
 from troupelab.dashboard.header import Header
+from troupelab.dashboard.interview_tab import InterviewTab
 from troupelab.dashboard.live import LivePanels
 from troupelab.dashboard.panels import Panels
 from troupelab.dashboard.playback import Playback, played
@@ -48,7 +50,9 @@ __all__ = ["Dashboard"]
 PERIOD_S = 0.25
 UNWATCHED_PERIOD_S = 1.0
 TEXT_EVERY_S = 0.5
-TABS: tuple[type[Tab], ...] = (TranscriptTab, SurveyTab, ErrorsTab, AlertsTab, WhyTab)
+TABS: tuple[type[Tab], ...] = (
+    TranscriptTab, InterviewTab, SurveyTab, EventsTab, ErrorsTab, AlertsTab, WhyTab,
+)  # fmt: skip
 """What stands below the panels, from left to right."""
 
 _log = logging.getLogger("troupelab")

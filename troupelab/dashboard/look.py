@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import math
+import unicodedata
 
 __all__ = [
     "ACCENTS",
@@ -18,6 +19,8 @@ __all__ = [
     "count_text",
     "for_page",
     "for_plot",
+    "isolated",
+    "plain",
     "seconds_text",
     "value_text",
 ]
@@ -35,7 +38,7 @@ def for_page(text: object, limit: int = 400) -> str:
     >>> for_page("<img src=x>")
     '&lt;img src=x&gt;'
     """
-    return html.escape(_short(text, limit))
+    return html.escape(isolated(plain(text, limit)))
 
 
 def for_plot(text: object, limit: int = 80) -> str:
@@ -44,12 +47,39 @@ def for_plot(text: object, limit: int = 80) -> str:
     >>> for_plot("<b>R&D</b> $x$")
     '&lt;b&gt;R&amp;D&lt;/b&gt; &#36;x&#36;'
     """
-    return html.escape(_short(" ".join(str(text).split()), limit), quote=False).replace("$", "&#36;")
+    shown = isolated(plain(" ".join(str(text)[: 4 * limit].split()), limit))
+    return html.escape(shown, quote=False).replace("$", "&#36;")
 
 
-def _short(text: object, limit: int) -> str:
-    plain = "".join(letter if letter.isprintable() or letter in "\n\t" else " " for letter in str(text)[: 2 * limit])
-    return plain if len(plain) <= limit else plain[: limit - 1] + "…"
+def plain(text: object, limit: int) -> str:
+    r"""The first `limit` characters of a text without what cannot be shown: control characters, direction marks, lone surrogates.
+
+    >>> plain("a\x00b\u202egnp.exe\ud800", 80), plain("abcdef", 4)
+    ('a b gnp.exe ', 'abc…')
+    """
+    whole = str(text)
+    head = whole if len(whole) <= limit else whole[: limit - 1] + "…"
+    if head.isprintable():
+        return head
+    return "".join(letter if letter.isprintable() or letter in _KEPT else " " for letter in head)
+
+
+_KEPT = "\n\t\u200c\u200d"
+"""Not printable to Python, and yet kept: lines, and the joiners that Persian, many Indian scripts and emoji need."""
+
+
+def isolated(shown: str) -> str:
+    """Keep a text that is read from right to left from reordering what stands beside it; other texts stay as they are.
+
+    >>> isolated("Ann"), isolated("\u05d0")
+    ('Ann', '\u2068\u05d0\u2069')
+    """
+    if shown.isascii() or not any(unicodedata.bidirectional(letter) in _RIGHT_TO_LEFT for letter in shown):
+        return shown
+    return f"\u2068{shown}\u2069"
+
+
+_RIGHT_TO_LEFT = {"R", "AL", "AN"}
 
 
 def bytes_text(size: float) -> str:

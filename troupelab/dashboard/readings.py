@@ -5,20 +5,22 @@ Only the dashboard's UI thread calls this.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from troupelab.dashboard.acknowledged import Acknowledged
 from troupelab.dashboard.look import bytes_text, count_text, for_page, seconds_text
 from troupelab.dashboard.panel import News
 from troupelab.dashboard.panels import Panels
+from troupelab.dashboard.search import Found, Query
 from troupelab.dashboard.shown import Shown
 from troupelab.dashboard.tables import nothing_yet, table, who
 from troupelab.engine.standing import ENDED
 
-__all__ = ["Readings", "alert_rows", "error_rows", "numbers_html", "title_text", "transcript_rows"]
+__all__ = ["Readings", "alert_rows", "error_rows", "found_rows", "numbers_html", "title_text", "transcript_rows"]
 
 SHOWN_ROWS = 200
 
@@ -40,8 +42,14 @@ class Readings:
         self.actions: deque[tuple[Any, ...]] = deque(maxlen=SHOWN_ROWS)
         self.errors: deque[tuple[Any, ...]] = deque(maxlen=SHOWN_ROWS)
         self.error_count = 0
+        self.error_kinds: Counter[str] = Counter()
+        self.acts = 0
+        self.acts_lost = 0
+        self.asked = 0
+        self.asked_again = 0
         self.alerts: deque[tuple[Any, ...]] = deque(maxlen=SHOWN_ROWS)
         self.alert_count = 0
+        self.acknowledged = Acknowledged()
         self._went_on_s = 0.0
         self._over = -1
 
@@ -66,20 +74,34 @@ class Readings:
             rows = {name: column[-2 * SHOWN_ROWS :].tolist() for name, column in news["actions"].columns.items()}
             told = zip(rows["step"], rows["agent"], rows["action"], rows["target"], rows["content"], strict=True)
             self.actions.extend(row for row in told if row[2] != "DONE")
+        self._take_errors(news)
+        self._take_alerts(news)
+
+    def _take_errors(self, news: News) -> None:
         if "errors" in news:
             self.error_count += len(news["errors"])
+            self.error_kinds.update(news["errors"].columns["kind"].tolist())
             rows = {name: column[-SHOWN_ROWS:].tolist() for name, column in news["errors"].columns.items()}
             self.errors.extend(
                 zip(rows["at_s"], rows["step"], rows["agent"], rows["kind"], rows["message"], strict=True)
             )
-
-        self._take_alerts(news)
+        if "acts" in news:
+            self.acts += len(news["acts"])
+            self.acts_lost += int((news["acts"].columns["error"] != "").sum())
+        if "calls" in news:
+            rows = news["calls"].columns
+            asked = rows["attempts"][~rows["cached"]]
+            self.asked += len(asked)
+            self.asked_again += int((asked > 1).sum())
 
     def _take_alerts(self, news: News) -> None:
         if "alerts" in news:
+            # Counted, and not numbered as in the recorder: what was lost before anybody read it is nothing to acknowledge.
+            first = self.alert_count + max(0, len(news["alerts"]) - SHOWN_ROWS)
             self.alert_count += len(news["alerts"])
             rows = {name: column[-SHOWN_ROWS:].tolist() for name, column in news["alerts"].columns.items()}
-            self.alerts.extend(zip(rows["at_s"], rows["step"], rows["kind"], rows["message"], strict=True))
+            numbers = range(first, self.alert_count)
+            self.alerts.extend(zip(numbers, rows["at_s"], rows["step"], rows["kind"], rows["message"], strict=True))
         if "runs" in news:
             states = news["runs"].columns
             self._went_on_s = float(states["at_s"][states["state"] == "running"].max(initial=self._went_on_s))
@@ -88,12 +110,12 @@ class Readings:
 
     @property
     def alert(self) -> str:
-        """The newest alert, as long as it holds: until the run goes on again, or a stalled agent's step is over."""
-        if not self.alerts:
-            return ""
-        at_s, step, kind, message = self.alerts[-1]
-        gone = at_s < self._went_on_s or (kind == "stalled" and step <= self._over)
-        return "" if gone else str(message)
+        """The newest alert that nobody has acknowledged and that holds: until the run goes on, or a stalled agent's step is over."""
+        for number, at_s, step, kind, message in reversed(self.alerts):
+            gone = at_s < self._went_on_s or (kind == "stalled" and step <= self._over)
+            if not gone and number not in self.acknowledged:
+                return str(message)
+        return ""
 
     def _largest(self, name: str) -> float | None:
         values = self._panels.memory.latest(name)
@@ -195,19 +217,36 @@ def transcript_rows(names: Sequence[str], actions: deque[tuple[Any, ...]], *, ne
     return table(("step", "agent", "action", "to", "content"), rows[::-1] if newest_first else rows, 1)
 
 
-def error_rows(names: Sequence[str], errors: deque[tuple[Any, ...]]) -> str:
+def found_rows(run: Shown, found: Found) -> str:
+    """A page of the actions that were looked for as an HTML table, the newest first."""
+    numbers = found.page()
+    if not len(numbers):
+        return nothing_yet(
+            "What the agents say, think and do will appear here."
+            if found.query == Query()
+            else "Nothing matches so far. What does will appear here; fewer words, or other steps, may find more."
+        )
+    batch = run.recorder.read("actions", int(numbers[0]))
+    places = numbers[numbers >= batch.start] - batch.start
+    rows = {name: batch.columns[name][places].tolist() for name in ("step", "agent", "action", "target", "content")}
+    told = [
+        (str(step), who(run.agent_names, agent), action, target, content)
+        for step, agent, action, target, content in zip(*rows.values(), strict=True)
+    ]
+    return table(("step", "agent", "action", "to", "content"), told[::-1], 1, words=found.query.words)
+
+
+def error_rows(names: Sequence[str], errors: Iterable[tuple[Any, ...]]) -> str:
     """The last errors as an HTML table, the newest first."""
-    if not errors:
-        return nothing_yet("No errors so far. What goes wrong, and what was done about it, will appear here.")
     rows = [(f"{at_s:.1f}", str(step), who(names, agent), kind, message) for at_s, step, agent, kind, message in errors]
+    if not rows:
+        return nothing_yet("No errors so far. What goes wrong, and what was done about it, will appear here.")
     return table(("second", "step", "agent", "kind", "what happened"), rows[::-1], 2)
 
 
-def alert_rows(alerts: deque[tuple[Any, ...]]) -> str:
-    """The last alerts as an HTML table, the newest first."""
-    if not alerts:
-        return nothing_yet(
-            "No alerts so far. What needs your eye will appear here: a pause, a stalled agent, a missing price."
-        )
-    rows = [(f"{at_s:.1f}", str(max(0, step)), kind, message) for at_s, step, kind, message in alerts]
-    return table(("second", "step", "kind", "what is the matter"), rows[::-1], 2)
+def alert_rows(alerts: Sequence[tuple[Any, ...]], acknowledged: Acknowledged) -> str:
+    """Alerts as an HTML table, the newest first; those that were acknowledged are greyed."""
+    newest = alerts[::-1]
+    rows = [(f"{at_s:.1f}", str(max(0, step)), kind, message) for _, at_s, step, kind, message in newest]
+    head = ("second", "step", "kind", "what is the matter")
+    return table(head, rows, 2, greyed=lambda row: newest[row][0] in acknowledged)

@@ -16,13 +16,14 @@ from typing import ClassVar, TypeVar
 
 import ipywidgets as widgets
 
+from troupelab.dashboard.look import for_page
 from troupelab.dashboard.panel import News
 from troupelab.dashboard.panels import Panels
 from troupelab.dashboard.readings import Readings
 from troupelab.dashboard.shown import Shown
 from troupelab.errors import TroupeLabError
 
-__all__ = ["Errands", "Tab", "Tabs"]
+__all__ = ["Errands", "Tab", "Tabs", "choices", "code_line", "note", "rows_box", "sentence"]
 
 T = TypeVar("T")
 
@@ -108,6 +109,27 @@ def rows_box(part: widgets.Widget) -> widgets.Box:
     box = widgets.Box([part])
     box.add_class("troupelab-rows")
     return box
+
+
+def choices(*parts: widgets.Widget) -> widgets.Box:
+    """A row of controls, in as many lines as they need."""
+    box = widgets.HBox(list(parts))
+    box.add_class("troupelab-choices")
+    return box
+
+
+def note(sentence: str) -> str:
+    """A short sentence beside controls, as HTML."""
+    return f'<span class="troupelab-note">{for_page(sentence)}</span>'
+
+
+def code_line(code: str) -> str:
+    """The Python for what is shown, as HTML; it is shortened where it is very long.
+
+    >>> code_line("run.transcript()")
+    '<span class="troupelab-note">as code: <code>run.transcript()</code></span>'
+    """
+    return f'<span class="troupelab-note">as code: <code>{for_page(code)}</code></span>'
 
 
 class Tabs:

@@ -5,29 +5,48 @@ Pure functions: any thread may call them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from troupelab.dashboard.look import for_page
+from troupelab.dashboard.search import marked
 
 __all__ = ["nothing_yet", "table", "who"]
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], numeric: int = 0, *, limit: int = 400) -> str:
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    numeric: int = 0,
+    *,
+    limit: int = 400,
+    words: Sequence[str] = (),
+    greyed: Callable[[int], bool] = lambda row: False,
+) -> str:
     """A table whose first `numeric` columns are numbers; texts are cut to `limit` characters.
+
+    Args:
+        head: the columns' names.
+        rows: their cells, as text.
+        numeric: how many columns, from the left, are numbers.
+        limit: of characters in a cell.
+        words: are marked in the last column.
+        greyed: whether a row, by its place, is one that is dealt with.
 
     >>> table(["step", "agent"], [["1", "<b>"]], 1)
     '<table><thead><tr><th>step</th><th>agent</th></tr></thead><tbody><tr><td class="number">1</td><td>&lt;b&gt;</td></tr></tbody></table>'
     """
     top = "".join(f"<th>{for_page(name)}</th>" for name in head)
-    body = []
-    for row in rows:
-        cells = (
+    body, grey = [], ' class="troupelab-done"'
+    for number, row in enumerate(rows):
+        cells = [
             f'<td class="number">{for_page(cell, limit)}</td>'
             if place < numeric
             else f"<td>{for_page(cell, limit)}</td>"
             for place, cell in enumerate(row)
-        )
-        body.append(f"<tr>{''.join(cells)}</tr>")
+        ]
+        if words:
+            cells[-1] = f"<td>{marked(row[-1], words, limit)}</td>"
+        body.append(f"<tr{grey if greyed(number) else ''}>{''.join(cells)}</tr>")
     return f"<table><thead><tr>{top}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import ipywidgets as widgets
 
+from troupelab.dashboard.agents_field import AgentsField
 from troupelab.dashboard.memory_panel import FEW, MEASURES
 from troupelab.dashboard.panels import Panels
 from troupelab.dashboard.shown import Shown
@@ -31,19 +32,20 @@ class View:
         self.measure.observe(
             lambda change: wish(lambda panels: setattr(panels.memory, "measure", change["new"])), "value"
         )
-        self.agents = widgets.TagsInput(
-            allow_duplicates=False, placeholder="agents as lines: type a name, or click a row"
+        self._field = AgentsField(
+            lambda then: wish(lambda _: then()),
+            lambda names: wish(lambda panels: _choose(panels, names)),
+            placeholder="agents as lines: type a name, or click a row",
+            width="420px",
         )
-        self.agents.layout.width = "420px"
-        self.agents.observe(lambda change: wish(lambda panels: _choose(panels, change["new"])), "value")
-        self.box = widgets.HBox([self.axis, self.measure, self.agents])
+        self.agents = self._field.tags
+        self.box = widgets.HBox([self.axis, self.measure, *self._field.parts])
         self.box.add_class("troupelab-view")
 
     def offer(self, run: Shown) -> None:
         """Let the agents of another run be chosen, none of them yet."""
         many = len(run.agent_names) > FEW
-        self.agents.value = []
-        self.agents.allowed_tags = list(run.agent_names) if many else []
+        self._field.offer(run.agent_names)
         self.agents.layout.display = None if many else "none"
 
     def apply(self, panels: Panels) -> None:
