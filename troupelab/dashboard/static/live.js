@@ -64,9 +64,15 @@ function painted() {
 
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
+// Jupyter takes arrows, Enter and letters for its own wherever the focus is, but where the element itself says otherwise.
+function keepKeys({ target }) {
+  if (!target.matches(":read-write")) target.setAttribute("data-lm-suppress-shortcuts", "true");
+}
+
 // Gives the parts of ipywidgets what they lack for people without a mouse or without eyes; each part once.
 function nameParts(root) {
-  root.setAttribute("data-lm-suppress-shortcuts", "true"); // Jupyter takes arrows, Enter and letters for its own, wherever the focus is
+  if (root.dataset.troupelab !== "named") root.addEventListener("focusin", keepKeys);
+  root.dataset.troupelab = "named";
   const fresh = (selector) => [...root.querySelectorAll(`${selector}:not([data-troupelab])`)].map((part) => {
     part.dataset.troupelab = "named";
     return part;
