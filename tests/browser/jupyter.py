@@ -79,7 +79,13 @@ class JupyterServer:
         }
         command = [sys.executable, "-m", "voila" if voila else "jupyterlab", "--no-browser", f"--port={self.port}"]
         if voila:
-            command += ["--Voila.ip=127.0.0.1", "--Voila.port_retries=0", f"--Voila.connection_dir_root={self.runtime}", f"--token={self.token}", str(self.notebooks)]
+            command += [
+                "--Voila.ip=127.0.0.1",
+                "--Voila.port_retries=0",
+                f"--Voila.connection_dir_root={self.runtime}",
+                f"--token={self.token}",
+                str(self.notebooks),
+            ]
         else:
             command += [] if not hasattr(os, "geteuid") or os.geteuid() else ["--allow-root"]
             command += ["--ip=127.0.0.1", "--ServerApp.port_retries=0", f"--ServerApp.token={self.token}"]
