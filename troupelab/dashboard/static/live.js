@@ -65,14 +65,14 @@ function painted() {
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
 // Jupyter takes arrows, Enter and letters for its own wherever the focus is, but where the element itself says otherwise.
-function keepKeys({ target }) {
-  if (!target.matches(":read-write")) target.setAttribute("data-lm-suppress-shortcuts", "true");
+// Those with Ctrl or Cmd (save, run) stay Jupyter's.
+function keepKeys({ target, ctrlKey, metaKey }) {
+  if (!target.closest?.(".troupelab-lab, .troupelab-dashboard") || target.matches(":read-write")) return;
+  target.toggleAttribute("data-lm-suppress-shortcuts", !ctrlKey && !metaKey);
 }
 
 // Gives the parts of ipywidgets what they lack for people without a mouse or without eyes; each part once.
 function nameParts(root) {
-  if (root.dataset.troupelab !== "named") root.addEventListener("focusin", keepKeys);
-  root.dataset.troupelab = "named";
   const fresh = (selector) => [...root.querySelectorAll(`${selector}:not([data-troupelab])`)].map((part) => {
     part.dataset.troupelab = "named";
     return part;
@@ -300,6 +300,7 @@ function render({ model, el }) {
   themed.observe(document.body, { attributeFilter: ["data-jp-theme-light", "data-jp-theme-name", "class"] });
   observed.push(resized, themed);
   document.addEventListener("visibilitychange", redraw);
+  window.addEventListener("keydown", keepKeys, true); // stays for other views; the same listener is added but once
   const named = () => setTimeout(() => nameParts(root()), 300);
   document.addEventListener("click", named);
 
