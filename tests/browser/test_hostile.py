@@ -11,7 +11,7 @@ from helpers import eventually
 if TYPE_CHECKING:
     from browser.jupyter import Notebook
 
-EVIL = """
+EVIL = r"""
 import math
 import troupelab as tl
 from browser.stand_in import StandInRun

@@ -158,6 +158,7 @@ function render({ model, el }) {
   notice.className = "troupelab-notice";
   notice.setAttribute("role", "status");
   let heard = performance.now();
+  let last = 0;
 
   function say(message) {
     try {
@@ -262,6 +263,10 @@ function render({ model, el }) {
 
   async function hear(content, buffers) {
     heard = performance.now();
+    // What was sent meanwhile may be lost, and would leave a gap in the lines.
+    const gap = content.kind === "frame" && !content.figures && served && content.seq > last + 1;
+    if (content.kind === "frame") last = content.seq;
+    if (gap || notice.isConnected) say({ kind: "ready", view, library: name in globalThis, again: true });
     if (notice.isConnected) watch();
     if (content.kind === "library") {
       parts[content.part] = buffers[0];
