@@ -175,7 +175,7 @@ function render({ model, el }) {
     const silent = performance.now() - heard > SILENCE_MS;
     const text = over
       ? "The kernel of these charts is gone, and its run is over: run the cell again."
-      : silent ? "Nothing was heard from the kernel for some seconds: it is busy, or the connection is lost. The charts go on as soon as it is back." : "";
+      : silent ? "Nothing was heard from the kernel for some seconds: it is busy, or the connection is lost. The charts go on when it is back; if it was restarted, run the cell again." : "";
     if (notice.textContent !== text) notice.textContent = text;
     if (!text) notice.remove();
     else if (!notice.isConnected) el.append(notice);
