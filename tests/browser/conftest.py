@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from browser.jupyter import JupyterServer, Notebook
     from playwright.sync_api import Browser
 
@@ -50,18 +52,40 @@ def server(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Itera
     running.close()
 
 
+@pytest.fixture(scope="module")
+def voila(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
+    """A Voila server for the tests of a module."""
+    from browser.jupyter import JupyterServer
+
+    running = JupyterServer(tmp_path_factory.mktemp("voila"), voila=True)
+    yield running
+    running.close()
+
+
 @pytest.fixture
-def notebook(server: JupyterServer, chromium: Browser) -> Iterator[Callable[..., Notebook]]:
-    """Makes a notebook out of cells and opens it in a page of its own."""
+def notebook(chromium: Browser, request: pytest.FixtureRequest) -> Iterator[Callable[..., Notebook]]:
+    """Makes a notebook out of cells and opens it in a page of its own: in JupyterLab, Notebook 7 or Voila."""
     from browser.jupyter import Notebook
 
     open_ones: list[Notebook] = []
 
-    def make(name: str, cells: Sequence[str], *, width: int = 1600, height: int = 1250, dark: bool = False) -> Notebook:
+    def make(
+        name: str,
+        cells: Sequence[str] | Path,
+        *,
+        width: int = 1600,
+        height: int = 1250,
+        dark: bool = False,
+        app: str = "lab",
+        zoom: float = 1,
+    ) -> Notebook:
         context = chromium.new_context(
-            viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
+            viewport={"width": int(width / zoom), "height": int(height / zoom)},
+            device_scale_factor=zoom,
+            color_scheme="dark" if dark else "light",
         )
-        open_ones.append(Notebook(server, context.new_page(), name, cells))
+        server: JupyterServer = request.getfixturevalue("voila" if app == "voila" else "server")
+        open_ones.append(Notebook(server, context.new_page(), name, cells, app=app))
         return open_ones[-1]
 
     yield make

@@ -101,6 +101,7 @@ class Lab(widgets.VBox):  # type: ignore[misc]
         self.dashboard.followers.append(estimate.follow)
         self._form.children = [*self._form.children, estimate.box]
         super().__init__([self._form, self.dashboard])
+        self.add_class("troupelab-lab")
         self._world.observe(lambda _: self._attempt(self._choose_world), "value")
         self._model.observe(lambda _: self._attempt(self._choose_model), "value")
         for choice in (self._agents, self._steps, self._seed, self._latency, self._order):

@@ -34,6 +34,9 @@ TIME_OUT_S = 2.0
 GIVE_UP_AFTER = 3
 """After so many frames in a row that nobody acknowledged, nobody is looking: nothing goes out until a page says that it is there."""
 
+BEAT_EVERY_S = 2.0
+"""Where nothing changes, a page that looks on hears so often that the kernel is there."""
+
 PART_BYTES = 400_000
 """plotly.js goes out compressed and in parts: Jupyter drops what is more than 1 MB a second over three seconds."""
 
@@ -72,6 +75,7 @@ class LivePanels(anywidget.AnyWidget):
         self._wants_all = False
         self._on_the_way: dict[int, float] = {}
         self._silent = 0
+        self._posted_at = 0.0
         self.on_msg(self._heard)
 
     @property
@@ -132,6 +136,8 @@ class LivePanels(anywidget.AnyWidget):
             self._send_library()  # before all else: the page has more to do with it than the kernel with the figures
         patches, marks = panels.changes(everything=everything), panels.marks(everything=everything)
         if not patches and marks is None:
+            if self._clock() - self._posted_at >= BEAT_EVERY_S:
+                self._post({"kind": "here"}, b"")
             return False
         self.frames_sent += 1
         header: dict[str, Any] = {"kind": "frame", "seq": self.frames_sent}
@@ -152,6 +158,7 @@ class LivePanels(anywidget.AnyWidget):
             self._post({"kind": "library", "part": number, "parts": len(parts)}, part)
 
     def _post(self, header: dict[str, Any], buffer: bytes) -> None:
+        self._posted_at = self._clock()
         self.bytes_sent += len(buffer) + len(json.dumps(header))
         self.send(header, [buffer])
 

@@ -18,7 +18,7 @@ from troupelab.dashboard.shown import Shown
 __all__ = ["ProcessPanel"]
 
 MB = 1e6
-GREEN = ACCENTS[2]
+GREEN = ACCENTS[-1]
 FEW = 20
 """Up to so many samples are also dots: a short run has one or two, and a line of one point cannot be seen."""
 

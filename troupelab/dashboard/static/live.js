@@ -10,6 +10,8 @@ const CONFIG = {
   plotlyServerURL: "",
 };
 const PATIENCE_MS = 700;
+const SILENCE_MS = 6000; // the kernel is heard every two seconds; after so long something is the matter
+const DESCRIBE_EVERY_MS = 3000;
 const REST = 1.5; // how long to rest after drawing, as a multiple of what the drawing and painting took
 
 const FOLD = "troupelab-more-panels";
@@ -100,21 +102,75 @@ function painted() {
 
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
-// Slider handles of ipywidgets have no name of their own, and tell a place in a list where people want the value.
-function nameHandles(root) {
-  for (const handle of root.querySelectorAll(".noUi-handle:not([data-troupelab])")) {
-    const box = handle.closest(".widget-hslider, .widget-inline-hbox");
-    const readout = box?.querySelector(".widget-readout");
-    handle.dataset.troupelab = "named";
-    handle.setAttribute("aria-label", box?.querySelector(".widget-label")?.textContent || "slider");
-    if (!readout) continue;
-    const tell = () => {
-      if (handle.getAttribute("aria-valuetext") !== readout.textContent) handle.setAttribute("aria-valuetext", readout.textContent);
-    };
-    new MutationObserver(tell).observe(readout, { childList: true, characterData: true, subtree: true });
-    new MutationObserver(tell).observe(handle, { attributeFilter: ["aria-valuetext"] });
+// Jupyter takes arrows, Enter and letters for its own wherever the focus is, but where the element itself says otherwise.
+// Those with Ctrl or Cmd (save, run) stay Jupyter's.
+function keepKeys({ target, ctrlKey, metaKey }) {
+  if (!target.closest?.(".troupelab-lab, .troupelab-dashboard") || target.matches(":read-write")) return;
+  target.toggleAttribute("data-lm-suppress-shortcuts", !ctrlKey && !metaKey);
+}
+
+// Gives the parts of ipywidgets what they lack for people without a mouse or without eyes; each part once.
+function nameParts(root) {
+  const fresh = (selector) => [...root.querySelectorAll(`${selector}:not([data-troupelab])`)].map((part) => {
+    part.dataset.troupelab = "named";
+    return part;
+  });
+  for (const handle of fresh(".noUi-handle")) nameHandle(handle);
+  for (const bar of fresh(".widget-hprogress .progress")) {
+    bar.setAttribute("role", "progressbar");
+    bar.setAttribute("aria-label", bar.parentElement.querySelector(".widget-label")?.title || "progress");
+    const tell = () => bar.setAttribute("aria-valuenow", Math.round(parseFloat(bar.firstElementChild?.style.width) || 0));
+    new MutationObserver(tell).observe(bar, { attributeFilter: ["style"], subtree: true });
     tell();
   }
+  for (const rows of fresh(".troupelab-rows")) {
+    rows.tabIndex = 0;
+    rows.setAttribute("role", "region");
+    rows.setAttribute("aria-label", "rows, which scroll");
+  }
+  for (const input of fresh(".widget-tagsinput input, .jupyter-widget-tagsinput input")) input.setAttribute("aria-label", input.placeholder || "names");
+  // The headers of folds answer to clicks alone.
+  for (const header of fresh(".jupyter-widget-Collapse-header")) {
+    header.tabIndex = 0;
+    header.setAttribute("role", "button");
+    const tell = () => header.setAttribute("aria-expanded", header.parentElement.classList.contains("jupyter-widget-Collapse-open"));
+    new MutationObserver(tell).observe(header.parentElement, { attributeFilter: ["class"] });
+    tell();
+    header.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      header.click();
+    });
+  }
+}
+
+// A handle has no name of its own, and tells a place in a list where people want the value.
+function nameHandle(handle) {
+  const box = handle.closest(".widget-hslider, .widget-inline-hbox");
+  const name = box?.querySelector(".widget-label")?.textContent || "slider";
+  const readout = box?.querySelector(".widget-readout");
+  handle.setAttribute("aria-label", name);
+  if (!readout) return;
+  readout.setAttribute("role", "textbox");
+  readout.setAttribute("aria-label", `${name}, typed`);
+  const tell = () => {
+    if (handle.getAttribute("aria-valuetext") !== readout.textContent) handle.setAttribute("aria-valuetext", readout.textContent);
+  };
+  new MutationObserver(tell).observe(readout, { childList: true, characterData: true, subtree: true });
+  new MutationObserver(tell).observe(handle, { attributeFilter: ["aria-valuetext"] });
+  tell();
+}
+
+// A label of Plotly's as plain text; a document that is parsed and never shown runs nothing.
+function plain(label) {
+  const text = String(label ?? "").replace(/<br>/g, ", ");
+  return new DOMParser().parseFromString(text, "text/html").body.textContent.replace("■ ", "").trim();
+}
+
+// What a chart shows, in words, for those who do not see it: its title and its newest labels.
+function describe(layout) {
+  const labels = (layout.annotations ?? []).map((note) => plain(note.text)).filter(Boolean);
+  return [plain(layout.title?.text), ...labels].join("; ");
 }
 
 function render({ model, el }) {
@@ -136,7 +192,35 @@ function render({ model, el }) {
   waiting.textContent = "The charts are on their way from the kernel…";
   el.replaceChildren(waiting);
 
-  const root = () => el.closest(".troupelab-dashboard") ?? el;
+  const root = () => el.closest(".troupelab-lab") ?? el.closest(".troupelab-dashboard") ?? el;
+
+  const notice = document.createElement("div");
+  notice.className = "troupelab-notice";
+  notice.setAttribute("role", "status");
+  let heard = performance.now();
+  let last = 0;
+
+  function say(message) {
+    try {
+      model.send(message);
+    } catch {
+      // The kernel is gone, which `watch` says.
+    }
+  }
+
+  // Says so when the kernel is silent, and asks it for everything again, in case that it took this page for closed.
+  function watch() {
+    if (!el.clientWidth || document.hidden) return;
+    const over = el.closest(".jupyter-widgets-disconnected");
+    const silent = performance.now() - heard > SILENCE_MS;
+    const text = over
+      ? "The kernel of these charts is gone, and its run is over: run the cell again."
+      : silent ? "Nothing was heard from the kernel for some seconds: it is busy, or the connection is lost. The charts go on when it is back; if it was restarted, run the cell again." : "";
+    if (notice.textContent !== text) notice.textContent = text;
+    if (!text) notice.remove();
+    else if (!notice.isConnected) el.append(notice);
+    if (silent && !over) say({ kind: "ready", view, library: name in globalThis, again: true });
+  }
 
   function make(id, figure) {
     const folded = Boolean(figure.layout.meta.folded);
@@ -145,6 +229,7 @@ function render({ model, el }) {
     sight.observe(div);
     div.className = "troupelab-panel";
     div.dataset.panel = id;
+    div.setAttribute("role", "figure");
     div.style.height = `${figure.layout.height}px`;
     const { live = false, seen = false } = panels.get(id) ?? {};
     panels.set(id, { div, data: figure.data, layout: figure.layout, dirty: true, live, seen });
@@ -207,9 +292,13 @@ function render({ model, el }) {
       await Plotly.react(panel.div, panel.data, layout, CONFIG);
       if (!panel.live) listen(id, panel);
       panel.live = true;
+      if (!(began - panel.described < DESCRIBE_EVERY_MS)) {
+        panel.described = began;
+        panel.div.setAttribute("aria-label", describe(layout));
+      }
     }
-    nameHandles(root());
-    for (const seq of done) model.send({ kind: "ack", view, seq });
+    nameParts(root());
+    for (const seq of done) say({ kind: "ack", view, seq });
     if (!document.hidden) {
       // A page that draws slowly draws less often: most of its main thread stays free for people's hands.
       await painted();
@@ -231,7 +320,7 @@ function render({ model, el }) {
       else return;
       redraw();
     });
-    panel.div.on("plotly_click", ({ points }) => model.send({ kind: "click", view, panel: id, x: points[0].x, y: points[0].y, trace: points[0].curveNumber }));
+    panel.div.on("plotly_click", ({ points }) => say({ kind: "click", view, panel: id, x: points[0].x, y: points[0].y, trace: points[0].curveNumber }));
   }
 
   function redraw() {
@@ -240,6 +329,12 @@ function render({ model, el }) {
   }
 
   async function hear(content, buffers) {
+    heard = performance.now();
+    // What was sent meanwhile may be lost, and would leave a gap in the lines.
+    const gap = content.kind === "frame" && !content.figures && served && content.seq > last + 1;
+    if (content.kind === "frame") last = content.seq;
+    if (gap || notice.isConnected) say({ kind: "ready", view, library: name in globalThis, again: true });
+    if (notice.isConnected) watch();
     if (content.kind === "library") {
       parts[content.part] = buffers[0];
       if (globalThis[name] || parts.filter(Boolean).length < content.parts) return;
@@ -258,11 +353,12 @@ function render({ model, el }) {
 
   let asked = 0;
   const ask = () => {
-    if (!served) model.send({ kind: "ready", view, library: name in globalThis, again: asked++ > 12 });
+    if (!served) say({ kind: "ready", view, library: name in globalThis, again: asked++ > 12 });
     else if (globalThis[name]) clearInterval(asking);
-    nameHandles(root());
+    nameParts(root());
   };
   const asking = setInterval(ask, PATIENCE_MS);
+  const watching = setInterval(watch, 1000);
   model.on("msg:custom", hear);
   ask();
   // JupyterLab sends each control's first message to the kernel's main thread, later ones past it: spend the first one now.
@@ -276,17 +372,19 @@ function render({ model, el }) {
   themed.observe(document.body, { attributeFilter: ["data-jp-theme-light", "data-jp-theme-name", "class"] });
   observed.push(resized, themed);
   document.addEventListener("visibilitychange", redraw);
-  const named = () => setTimeout(() => nameHandles(root()), 300);
+  window.addEventListener("keydown", keepKeys, true); // stays for other views; the same listener is added but once
+  const named = () => setTimeout(() => nameParts(root()), 300);
   document.addEventListener("click", named);
 
   return () => {
     clearInterval(asking);
+    clearInterval(watching);
     model.off("msg:custom", hear);
     for (const observer of observed) observer.disconnect();
     document.removeEventListener("visibilitychange", redraw);
     document.removeEventListener("click", named);
     for (const panel of panels.values()) globalThis[name]?.purge(panel.div);
-    model.send({ kind: "gone", view });
+    say({ kind: "gone", view });
   };
 }
 
