@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from troupelab.dashboard.drawing import Told, add_band, axis_top, band_middles, labels, nothing
-from troupelab.dashboard.look import ACCENTS, BLUE, GREY, count_text
+from troupelab.dashboard.look import BLUE, GREEN, GREY, PURPLE, count_text
 from troupelab.dashboard.panel import Clock, News, Panel, Trace
 from troupelab.dashboard.series import Floats, TimeBins
 from troupelab.dashboard.shown import Shown
@@ -21,7 +21,7 @@ SOURCES = {"cache": "exact", "flight": "flight", "semantic": "semantic"}
 """What the events call the source of an answer that needed no request, and what it is called here, as in the family `cache`."""
 
 HOVERS = ("the same was answered before", "the same was under way", "a like one was answered before")
-COLORS = (BLUE, ACCENTS[2], ACCENTS[4])
+COLORS = (BLUE, GREEN, PURPLE)
 NO_QUESTIONS = ("shadow", "warm-up")
 """Purposes of calls on whose answer nothing depends."""
 

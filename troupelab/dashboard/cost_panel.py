@@ -20,14 +20,12 @@ from troupelab.dashboard.drawing import (
     limit_line,
     nothing,
 )
-from troupelab.dashboard.look import ACCENTS, BLUE, GREY, ORANGE, count_text
+from troupelab.dashboard.look import BLUE, GREEN, GREY, ORANGE, count_text
 from troupelab.dashboard.panel import Clock, News, Panel, Trace
 from troupelab.dashboard.series import Floats, TimeBins
 from troupelab.dashboard.shown import Shown
 
 __all__ = ["CostPanel"]
-
-GREEN = ACCENTS[2]
 
 
 class CostPanel(Panel):

@@ -13,8 +13,10 @@ import unicodedata
 __all__ = [
     "ACCENTS",
     "BLUE",
+    "GREEN",
     "GREY",
     "ORANGE",
+    "PURPLE",
     "bytes_text",
     "count_text",
     "for_page",
@@ -28,6 +30,8 @@ __all__ = [
 BLUE = "#3a86c8"
 ORANGE = "#e08a1e"
 GREY = "#8a8f98"
+GREEN = "#1a9c78"
+PURPLE = "#8d6fc4"
 ACCENTS = ("#3a86c8", "#b5651d", "#2fa5b5", "#a8871a", "#c2577e", "#7aa329", "#8d6fc4", "#1a9c78")
 """Line colours: after Okabe and Ito, in tones that stand out on white and on black alike, in an order that keeps neighbours apart for colour-blind eyes."""
 

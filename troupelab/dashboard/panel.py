@@ -136,7 +136,12 @@ class Panel(ABC):
                 "font": {"size": 14},
                 "pad": {"l": 10},
             },
-            "xaxis": {**axis, "domain": [0, PLOT_END], "fixedrange": False, "title": {"standoff": 6}},
+            "xaxis": {
+                **axis,
+                "domain": [0, PLOT_END],
+                "fixedrange": False,
+                "title": {"standoff": 6, "font": {"size": 11}},
+            },
             "yaxis": {**axis, "rangemode": "tozero"},
             "yaxis9": {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
         }

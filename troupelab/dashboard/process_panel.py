@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from troupelab.dashboard.drawing import REACH, add_limit, limit_line, nothing
-from troupelab.dashboard.look import ACCENTS, BLUE, ORANGE, value_text
+from troupelab.dashboard.look import BLUE, GREEN, ORANGE, value_text
 from troupelab.dashboard.panel import Clock, News, Panel, Trace, label
 from troupelab.dashboard.series import AgentLine, Floats, decimate, spread_labels
 from troupelab.dashboard.shown import Shown
@@ -18,7 +18,6 @@ from troupelab.dashboard.shown import Shown
 __all__ = ["ProcessPanel"]
 
 MB = 1e6
-GREEN = ACCENTS[-1]
 FEW = 20
 """Up to so many samples are also dots: a short run has one or two, and a line of one point cannot be seen."""
 

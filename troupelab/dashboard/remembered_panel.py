@@ -14,7 +14,7 @@ import numpy as np
 
 from troupelab.dashboard.drawing import Told, add_band, band_middles, labels
 from troupelab.dashboard.drawing import nothing as no_points
-from troupelab.dashboard.look import ACCENTS, BLUE, GREY, count_text
+from troupelab.dashboard.look import BLUE, GREEN, GREY, PURPLE, count_text
 from troupelab.dashboard.panel import Clock, News, Panel, Trace
 from troupelab.dashboard.series import AgentSums, Floats
 from troupelab.dashboard.shown import Shown
@@ -22,7 +22,7 @@ from troupelab.dashboard.shown import Shown
 __all__ = ["RememberedPanel"]
 
 PARTS = ("recent", "archive", "notes only", "dropped")
-COLORS = (BLUE, ACCENTS[2], ACCENTS[4], GREY)
+COLORS = (BLUE, GREEN, PURPLE, GREY)
 HOVERS = (
     "word for word in recent memory",
     "word for word in the archive",

@@ -13,7 +13,7 @@ import numpy as np
 
 from troupelab.dashboard.drawing import Told, add_band, add_limit, axis_top, band_middles, in_view, labels, limit_line
 from troupelab.dashboard.drawing import nothing as no_points
-from troupelab.dashboard.look import ACCENTS, BLUE, GREY, ORANGE, bytes_text
+from troupelab.dashboard.look import BLUE, GREEN, GREY, ORANGE, PURPLE, bytes_text
 from troupelab.dashboard.panel import Clock, News, Panel, Trace
 from troupelab.dashboard.series import AgentSums, Floats, TimeBins
 from troupelab.dashboard.shown import Shown
@@ -21,7 +21,6 @@ from troupelab.dashboard.shown import Shown
 __all__ = ["TiersPanel"]
 
 COLUMNS = ("recent_bytes", "note_bytes", "total_bytes", "archive_bytes")
-GREEN, PURPLE = ACCENTS[2], ACCENTS[4]
 
 
 class _Now(NamedTuple):
