@@ -145,7 +145,7 @@ def test_the_process_panel_draws_what_the_frames_hold(run: StandInRun) -> None:
     for number in range(19):
         run.recorder.emit(_sample(number / 2, 200 + 3 * number, 40 + number))
     panel = _process(run)
-    resident, memories, mark = panel.filled().data
+    resident, memories, _, mark = panel.filled().data
     samples = run.frames.process
     assert resident.x.tolist() == memories.x.tolist() == samples["at_s"].tolist()
     assert resident.y.tolist() == [size / 1e6 for size in samples["rss_bytes"]]
@@ -218,7 +218,7 @@ def test_the_report_of_a_real_run_has_every_section(tmp_path: Path) -> None:
     names = "Panels, Numbers, Made of, Limits, Changes of limits, Agents, Errors by kind, Alerts, Transcript"
     assert [name for _, name in headings[1:]] == names.split(", ")
     assert "<td>recent_max_records</td><td>40 records</td><td>10 records</td>" in page
-    assert re.search(r"recent records \d+ → \d+; median latency .*?; consolidations \d+ → \d+", page)
+    assert re.search(r"memory, all agents [\d.]+ .B → [\d.]+ .B; recent records [\d.,]+ → [\d.,]+; .*latency p50", page)
     assert all(name in page for name in run.agent_names)
     for fact in ("embedder", "scripted", "interventions", "lockstep", "smaller"):
         assert fact in page

@@ -74,7 +74,7 @@ def notebook(chromium: Browser, request: pytest.FixtureRequest) -> Iterator[Call
         cells: Sequence[str] | Path,
         *,
         width: int = 1600,
-        height: int = 1250,
+        height: int = 1900,
         dark: bool = False,
         app: str = "lab",
         zoom: float = 1,

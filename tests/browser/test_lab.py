@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from browser.jupyter import Notebook, drawn, points
 from helpers import eventually
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
 PANELS = ("memory", "tiers", "consolidations", "latency", "throughput", "remembered")
 """Those that are not folded away."""
@@ -33,7 +31,7 @@ def marks(page: Page, panel: str) -> list[str]:
     """The hover texts of the limit changes that are marked in a panel, each once."""
     found = drawn(page, panel) or {"traces": []}
     texts = [text for trace in found["traces"] if trace["name"] == "limit change" for text in trace["text"]]
-    return list(dict.fromkeys(texts))
+    return [text for text in dict.fromkeys(texts) if text.startswith("<b>limit change")]
 
 
 def all_filled(page: Page) -> bool:
@@ -96,7 +94,7 @@ def test_a_run_is_launched_watched_changed_and_followed_by_another(notebook: Cal
     step = ask("lab.run.progress().step")
     eventually(
         "the step button can be pressed",
-        lambda: page.locator("button.widget-button:enabled", has_text="step").count() == 1,
+        lambda: page.locator("button.widget-button:enabled", has_text=re.compile(r"^\s*step\s*$")).count() == 1,
     )
     press(page, "step")
     eventually(
@@ -261,34 +259,3 @@ def test_a_fork_is_made_changed_played_and_compared(notebook: Callable[..., Note
         assert f"step {step}" in notes
     assert page.locator('[data-panel="both bytes"] .scatterlayer path').count() >= 3
     opened.tell("lab.run.stop()")
-
-
-def test_a_report_draws_without_any_network(chromium: Browser, tmp_path: Path) -> None:
-    """The page of a run draws its figures from the file alone, in light and in dark."""
-    import troupelab as tl
-
-    run = tl.Run(
-        "product_launch",
-        tl.ScriptedModel(seed=7, latency_s=0.0),
-        limits=tl.Limits(recent_max_records=20),
-        steps=20,
-        seed=7,
-    )
-    run.start().wait(60)
-    path = tl.report(run, tmp_path / "run.html")
-    for scheme, ink in (("light", 100), ("dark", 400)):
-        page = chromium.new_context(
-            offline=True, color_scheme=scheme, viewport={"width": 1200, "height": 900}
-        ).new_page()
-        asked: list[str] = []
-        faults: list[Any] = []
-        page.on("request", lambda request, asked=asked: asked.append(request.url))
-        page.on("pageerror", lambda fault, faults=faults: faults.append(fault))
-        page.goto(path.as_uri())
-        eventually("the figures", lambda page=page: page.locator(".figure.js-plotly-plot .main-svg").count() >= 4)
-        colour = page.evaluate("() => document.querySelector('.figure')._fullLayout.font.color")
-        red = sum(int(part) for part in re.findall(r"\d+", colour)[:3])
-        assert (red < ink) if scheme == "light" else (red > ink)
-        assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
-        assert faults == []
-        page.context.close()

@@ -43,8 +43,8 @@ def test_what_is_out_of_sight_is_drawn_when_it_comes_into_view(notebook: Callabl
     eventually("the first row is drawn", lambda: points(page, "memory") > 100)
     assert drawn(page, "remembered") is None
     assert drawn(page, "cost") is None
-    sent = opened.ask("dashboard._live._sequence")
-    eventually("frames go on", lambda: opened.ask("dashboard._live._sequence") > sent + 4)
+    sent = opened.ask("dashboard._live.frames_sent")
+    eventually("frames go on", lambda: opened.ask("dashboard._live.frames_sent") > sent + 4)
 
     page.evaluate(HERE, "remembered")
     eventually("it is drawn in full", lambda: points(page, "remembered") > 100)

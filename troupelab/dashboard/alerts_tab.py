@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import ipywidgets as widgets
 
 from troupelab.dashboard.acknowledged import Acknowledged
-from troupelab.dashboard.look import for_page
+from troupelab.dashboard.look import for_page, plain
 from troupelab.dashboard.panels import Panels
 from troupelab.dashboard.readings import Readings, alert_rows
 from troupelab.dashboard.shown import Shown
@@ -50,7 +50,7 @@ class _Row:
             f"<b>{for_page(kind, 60)}</b> at {at_s:,.1f} s, step {max(0, step)}: {for_page(message)}</span>"
         )
         self.button.description = "acknowledged" if done else "acknowledge"
-        self.button.tooltip = f"you have seen this alert ({kind})"
+        self.button.tooltip = f"you have seen this alert ({plain(kind, 60)})"
         self.button.disabled = done
 
 

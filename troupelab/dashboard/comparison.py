@@ -80,7 +80,13 @@ class ComparisonPanel(Panel):
     def __init__(self, pair: Pair) -> None:
         super().__init__(pair.runs[1], Clock(), height=HEIGHT)
         self._pair = pair
-        axis = {"showgrid": False, "fixedrange": True, "tickmode": "linear", "tick0": 0, "title": {"standoff": 6, "font": {"size": 11}}}
+        axis = {
+            "showgrid": False,
+            "fixedrange": True,
+            "tickmode": "linear",
+            "tick0": 0,
+            "title": {"standoff": 6, "font": {"size": 11}},
+        }
         suffix = self.unit if self.unit in ("B", "s") else ""
         prefix = self.unit if self.unit == "$" else ""
         self.figure.update_layout(xaxis=axis, yaxis={"ticksuffix": suffix, "tickprefix": prefix, "tickformat": ".3~s"})
