@@ -217,7 +217,7 @@ def test_a_fork_is_made_changed_played_and_compared(notebook: Callable[..., Note
         [
             "import troupelab as tl\nlab = tl.Lab(steps=40, latency_s=0.02, limits=tl.Limits(recent_max_records=30))\nlab"
         ],
-        height=2600,
+        height=4600,
     )
     page, ask = opened.page, opened.ask
     opened.run_cell(0)
