@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import troupelab as tl
+from troupelab.bench.jupyter import eventually
+
+__all__ = ["eventually", "memories", "quick_run", "sha"]
 
 
 def quick_run(world: str | tl.World = "product_launch", *, model: Any = None, **options: Any) -> tl.Run:
@@ -14,16 +15,6 @@ def quick_run(world: str | tl.World = "product_launch", *, model: Any = None, **
     options.setdefault("seed", 7)
     options.setdefault("steps", 4)
     return tl.Run(world, model or tl.ScriptedModel(7, latency_s=0.0), **options)
-
-
-def eventually(what: str, check: Callable[[], object], *, timeout_s: float = 30.0) -> Any:
-    """Ask again and again until the answer is truthy; fails with a sentence when it never is."""
-    until = time.monotonic() + timeout_s
-    while not (answer := check()):
-        if time.monotonic() > until:
-            raise AssertionError(f"within {timeout_s:g} s this never came true: {what}")
-        time.sleep(0.02)
-    return answer
 
 
 def sha(run: tl.Run) -> str:

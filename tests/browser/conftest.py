@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import pytest
+
+from troupelab.errors import MissingPackageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,26 +22,16 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """Chromium, driven by playwright; tests are skipped where it is missing, unless it was asked for."""
-    needed = os.environ.get("TROUPELAB_REQUIRE_BROWSER") == "1" or bool(os.environ.get("CI"))
-    path = next(
-        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
-    )
-    try:
-        from browser.jupyter import QUIET_CHROMIUM
-        from playwright.sync_api import sync_playwright
-    except ImportError as error:
-        if needed:
-            raise
-        pytest.skip(f"a package for tests in a browser is missing: {error}")
-    if path is None:
-        if needed:
-            pytest.fail("Chromium is needed here (TROUPELAB_REQUIRE_BROWSER or CI is set) and was not found")
-        pytest.skip("Chromium was not found")
-    root = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=path, args=[*QUIET_CHROMIUM, *root])
+    from browser.jupyter import open_browser
+
+    with contextlib.ExitStack() as open_ones:
+        try:
+            browser = open_ones.enter_context(open_browser())
+        except MissingPackageError as error:
+            if os.environ.get("TROUPELAB_REQUIRE_BROWSER") == "1" or os.environ.get("CI"):
+                raise
+            pytest.skip(str(error))
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

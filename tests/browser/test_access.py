@@ -59,7 +59,14 @@ BOXES = """() => [...document.querySelectorAll(".troupelab-panel, .troupelab-lim
   .map((part) => part.getBoundingClientRect()).map((box) => [box.x, box.y, box.width, box.height].map(Math.round))"""
 
 
-@pytest.mark.parametrize(("app", "dark"), [("lab", False), ("lab", True), ("voila", False)])
+@pytest.mark.parametrize(
+    ("app", "dark"),
+    [
+        ("lab", False),
+        pytest.param("lab", True, marks=pytest.mark.slow),
+        pytest.param("voila", False, marks=pytest.mark.slow),
+    ],
+)
 def test_axe_finds_nothing_serious(notebook: Callable[..., Notebook], app: str, dark: bool) -> None:
     """On a running dashboard axe-core finds no violation that is serious or critical, and the charts' texts can be read."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from browser.jupyter import Notebook
     from playwright.sync_api import Page
 
+pytestmark = pytest.mark.slow
+
 CELL = """
 import troupelab as tl
 lab = tl.Lab(world="product_launch", steps=4000, latency_s=0.05, limits=tl.Limits(recent_max_records=30))

@@ -7,7 +7,6 @@ Chromium (`pip install "troupelab[test]"`). Main thread only.
 
 from __future__ import annotations
 
-import os
 import statistics
 import tempfile
 import time
@@ -18,8 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from troupelab.bench.harness import report
-from troupelab.bench.jupyter import QUIET_CHROMIUM, JupyterServer, Notebook, chromium, drawn, eventually, points
-from troupelab.errors import MissingPackageError
+from troupelab.bench.jupyter import JupyterServer, Notebook, drawn, eventually, open_browser, points
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, CDPSession
@@ -70,7 +68,7 @@ def run(*, quick: bool = False) -> dict[str, object]:
 
     def measure() -> Mapping[str, float]:
         left[0] -= 1
-        with _browser() as browser, tempfile.TemporaryDirectory() as home, _server(Path(home)) as server:
+        with open_browser() as browser, tempfile.TemporaryDirectory() as home, _server(Path(home)) as server:
             figures = _measure(server, browser, measured_s)
             if not left[0]:
                 once.update(_grown(server, browser, refreshes) | _many(server, browser, measured_s / 3))
@@ -93,25 +91,6 @@ def _server(home: Path) -> Iterator[JupyterServer]:
         yield server
     finally:
         server.close()
-
-
-@contextmanager
-def _browser() -> Iterator[Browser]:
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError as error:
-        raise MissingPackageError(
-            'this benchmark drives a browser, by playwright: pip install "troupelab[test]"'
-        ) from error
-    if (path := chromium()) is None:
-        raise MissingPackageError(
-            "this benchmark needs a Chromium on this machine: install your system's package of it"
-        )
-    root = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=path, args=[*QUIET_CHROMIUM, *root])
-        yield browser
-        browser.close()
 
 
 def _open(server: JupyterServer, browser: Browser, agents: int, name: str) -> Notebook:

@@ -1,6 +1,7 @@
-"""A real JupyterLab to measure and test in: a server of its own, notebooks opened in Chromium, and questions to their kernels.
+"""A real Jupyter to measure and test in: a server of its own, notebooks opened in Chromium, and questions to their kernels.
 
-It needs JupyterLab, playwright and a Chromium on this machine (`pip install "troupelab[test]"`); no browser is downloaded. Main thread only.
+One server serves JupyterLab and Notebook 7; Voila has one of its own, as a user starts it. It needs playwright and a Chromium on this machine
+(`pip install "troupelab[test]"`); no browser is downloaded. Main thread only.
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from troupelab.errors import MissingPackageError
+
 if TYPE_CHECKING:
     from jupyter_client.blocking.client import BlockingKernelClient
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Browser, Locator, Page
 
-__all__ = ["DRAWN", "QUIET_CHROMIUM", "JupyterServer", "Notebook", "chromium", "drawn", "eventually", "points"]
+__all__ = ["DRAWN", "JupyterServer", "Notebook", "drawn", "eventually", "open_browser", "points"]
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,6 +39,14 @@ QUIET_CHROMIUM = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+APPS = {
+    "lab": "lab/tree/{path}?reset",
+    "notebook": "notebooks/{path}?",
+    "voila": "voila/render/{path}?theme={theme}",
+}
+"""Where each application shows a notebook."""
 
 
 def eventually(what: str, check: Callable[[], object], *, timeout_s: float = 30.0) -> Any:
@@ -51,17 +63,45 @@ def eventually(what: str, check: Callable[[], object], *, timeout_s: float = 30.
     return answer
 
 
-def chromium() -> str | None:
-    """Where a Chromium is on this machine; None where there is none."""
+@contextmanager
+def open_browser() -> Iterator[Browser]:
+    """A Chromium of this machine, driven by playwright.
+
+    Raises:
+        MissingPackageError: playwright or a Chromium is not here.
+    """
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError as error:
+        raise MissingPackageError('playwright drives the browser: pip install "troupelab[test]"') from error
     names = ("chromium", "chromium-browser", "google-chrome")
-    return next((found for name in names if (found := shutil.which(name))), None)
+    path = next((found for name in names if (found := shutil.which(name))), None)
+    if path is None:
+        raise MissingPackageError("a Chromium is needed on this machine: install your system's package of it")
+    with sync_playwright() as play:
+        browser = play.chromium.launch(
+            executable_path=path, args=[*QUIET_CHROMIUM, *(["--no-sandbox"] if _is_root() else [])]
+        )
+        yield browser
+        browser.close()
+
+
+def _is_root() -> bool:
+    return hasattr(os, "geteuid") and os.geteuid() == 0
 
 
 class JupyterServer:
-    """A JupyterLab server on a free port, with folders of its own."""
+    """A server on a free port, with folders of its own.
 
-    def __init__(self, home: Path, *, paths: Sequence[str] = ()) -> None:
+    Args:
+        home: where its folders are made.
+        voila: whether it is Voila's, which serves notebooks as apps; else JupyterLab's, which serves Notebook 7 as well.
+        paths: where kernels look for modules, beside this package.
+    """
+
+    def __init__(self, home: Path, *, voila: bool = False, paths: Sequence[str] = ()) -> None:
         self.home = home
+        self.voila = voila
         self.runtime = home / "runtime"
         self.notebooks = home / "notebooks"
         settings = home / "settings" / "@jupyterlab" / "apputils-extension"
@@ -69,6 +109,7 @@ class JupyterServer:
             folder.mkdir(parents=True)
         quiet = {"fetchNews": "false", "checkForUpdates": False}
         (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
+        (settings / "themes.jupyterlab-settings").write_text(json.dumps({"adaptive-theme": True}))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -83,23 +124,31 @@ class JupyterServer:
             "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
             "PYTHONPATH": os.pathsep.join([str(ROOT), *paths]),
         }
-        root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={self.port}", *root]
-        command += [
-            f"--ServerApp.token={self.token}",
-            f"--ServerApp.root_dir={self.notebooks}",
-            "--ServerApp.port_retries=0",
-        ]
+        command = [sys.executable, "-m", "voila" if voila else "jupyterlab", "--no-browser", f"--port={self.port}"]
+        if voila:
+            command += [
+                "--Voila.ip=127.0.0.1",
+                "--Voila.port_retries=0",
+                f"--Voila.connection_dir_root={self.runtime}",
+                f"--token={self.token}",
+                str(self.notebooks),
+            ]
+        else:
+            command += ["--allow-root"] if _is_root() else []
+            command += ["--ip=127.0.0.1", "--ServerApp.port_retries=0", f"--ServerApp.token={self.token}"]
+            command += [f"--ServerApp.root_dir={self.notebooks}"]
         self._log = (home / "server.log").open("wb")
         self._process = subprocess.Popen(command, env=env, cwd=home, stdout=self._log, stderr=subprocess.STDOUT)  # noqa: S603
         eventually("the server answers", self._answers, timeout_s=60)
 
     def _answers(self) -> bool:
         if self._process.poll() is not None:
-            raise AssertionError("JupyterLab ended at once:\n" + (self.home / "server.log").read_text()[-2000:])
+            raise AssertionError("the server ended at once:\n" + (self.home / "server.log").read_text()[-2000:])
         try:
             self.get("api/status")
-        except (OSError, ValueError):
+        except json.JSONDecodeError:
+            return self.voila  # which has no such page
+        except OSError:
             return False
         return True
 
@@ -124,39 +173,52 @@ class JupyterServer:
 
 
 class Notebook:
-    """A notebook, open in a page."""
+    """A notebook, open in a page.
 
-    def __init__(self, server: JupyterServer, page: Page, name: str, cells: Sequence[str]) -> None:
+    Args:
+        server: who serves it.
+        page: where it is opened.
+        name: what it is called.
+        cells: their code; or the path of a notebook that exists, to open a copy of it.
+        app: `lab`, `notebook` or `voila`.
+    """
+
+    def __init__(
+        self, server: JupyterServer, page: Page, name: str, cells: Sequence[str] | Path, *, app: str = "lab"
+    ) -> None:
         self.server = server
         self.page = page
+        self.app = app
         self.path = f"{name}.ipynb"
-        code: dict[str, Any] = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": []}
-        content = {
-            "cells": [{**code, "id": f"cell-{number}", "source": source} for number, source in enumerate(cells)],
-            "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
-            "nbformat": 4,
-            "nbformat_minor": 5,
-        }
-        (server.notebooks / self.path).write_text(json.dumps(content))
+        (server.notebooks / self.path).write_text(_content(cells))
+        self._before = set(server.runtime.rglob("kernel-*.json"))
         self.open()
         self._client = self._connect()
 
     def open(self) -> None:
-        """Open it, or open it again as a reload does."""
-        self.page.goto(f"{self.server.url}/lab/tree/{self.path}?token={self.server.token}&reset")
+        """Open it, or open it again as a reload does; Voila shows it to everybody anew, with a kernel of its own."""
+        theme = "dark" if self.page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") else "light"
+        where = APPS[self.app].format(path=self.path, theme=theme)
+        self.page.goto(f"{self.server.url}/{where}&token={self.server.token}", timeout=60_000)
+        if self.app == "voila":
+            self.page.wait_for_selector(".jp-OutputArea-output", timeout=60_000)
+            return
         self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
-        self.page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=60_000)
+        idle = {"lab": '.jp-Notebook-ExecutionIndicator[data-status="idle"]', "notebook": ".jp-NotebookKernelStatus"}
+        self.page.wait_for_selector(idle[self.app], timeout=60_000, state="attached")
 
     def _connect(self) -> BlockingKernelClient:
+        def sessions() -> Path | None:
+            ids = [row["kernel"]["id"] for row in self.server.get("api/sessions") if row["path"] == self.path]
+            return self.server.runtime / f"kernel-{ids[0]}.json" if ids else None
+
+        def newest() -> Path | None:
+            return next(iter(set(self.server.runtime.rglob("kernel-*.json")) - self._before), None)
+
         from jupyter_client.blocking.client import BlockingKernelClient
 
-        def kernel() -> str:
-            ids = [row["kernel"]["id"] for row in self.server.get("api/sessions") if row["path"] == self.path]
-            return str(ids[0]) if ids else ""
-
-        file = self.server.runtime / f"kernel-{eventually('the notebook has a kernel', kernel)}.json"
         client = BlockingKernelClient()
-        client.load_connection_file(str(file))
+        client.load_connection_file(str(eventually("it has a kernel", newest if self.app == "voila" else sessions)))
         client.start_channels(stdin=False, hb=False)
         client.wait_for_ready(timeout=60)
         return client
@@ -191,6 +253,19 @@ class Notebook:
     def close(self) -> None:
         """Let go of the kernel."""
         self._client.stop_channels()
+
+
+def _content(cells: Sequence[str] | Path) -> str:
+    if isinstance(cells, Path):
+        return cells.read_text(encoding="utf-8")
+    code: dict[str, Any] = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": []}
+    content = {
+        "cells": [{**code, "id": f"cell-{number}", "source": source} for number, source in enumerate(cells)],
+        "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    return json.dumps(content)
 
 
 DRAWN = """
