@@ -151,6 +151,26 @@ def test_the_lab_serves_the_quickstart(tmp_path):
         process.communicate(timeout=30)
 
 
+def test_a_report_is_written_of_a_folder(tmp_path, capsys):
+    """A run that was kept becomes a page; a folder without one is told in a sentence."""
+    assert main(["run", "product_launch", "--steps", "2", "--latency-s", "0", "--folder", str(tmp_path / "run")]) == 0
+    assert main(["report", str(tmp_path / "run"), str(tmp_path / "run.html")]) == 0
+    page = (tmp_path / "run.html").read_text(encoding="utf-8")
+    assert "product_launch" in page
+    assert "embedder" in page
+    assert main(["report", str(tmp_path), str(tmp_path / "none.html")]) == 2
+    assert "holds no run" in capsys.readouterr().err
+    assert not (tmp_path / "none.html").exists()
+
+
+def test_an_estimate_does_not_run(tmp_path, capsys):
+    """It tells calls, tokens, cost, time and room, and leaves no folder."""
+    assert main(["run", "town", "--steps", "4", "--estimate", "--folder", str(tmp_path / "run"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["calls"]["likely"] == 100
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_doctor_names_versions_and_remedies(capsys):
     """On this installation nothing needed is missing, and every line that is not ok has its remedy."""
     assert main(["doctor"]) == 0

@@ -317,6 +317,21 @@ def test_a_damaged_file_is_refused_or_read_in_full(folder, tmp_path_factory, par
     assert not told or (str(where) in told and "/troupelab-" not in told)
 
 
+def test_moments_are_those_of_the_run(tmp_path):
+    """What a step did to a memory is told of a recording as of the run itself, at its end and in its last delivery, too."""
+    run = quick_run(steps=5, folder=tmp_path / "run", limits=SMALL).start().wait(60)
+    with tl.Recording.open(tmp_path / "run") as recording:
+        playback = Playback(recording)
+        for step in (0, 3, 5):
+            own, read, shown = (each.moment(run.agent_names[2], step) for each in (run, recording, playback))
+            assert own.exact
+            assert read.exact
+            assert read.records == own.records == shown.records
+            assert (read.prompt, read.reply) == (own.prompt, own.reply)
+        with pytest.raises(tl.RunError, match="no agent"):
+            recording.moment("nobody", 0)
+
+
 def test_limits_are_only_shown(recording, folder):
     """A change is refused with a sentence that says what to do; at any time they are what had been accepted by then."""
     with pytest.raises(tl.RunError, match=r"cannot be changed: it is over; Run\.resume\(.*fork"):
