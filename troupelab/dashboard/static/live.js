@@ -12,7 +12,7 @@ const CONFIG = {
 const PATIENCE_MS = 700;
 const SILENCE_MS = 6000; // the kernel is heard every two seconds; after so long something is the matter
 const DESCRIBE_EVERY_MS = 3000;
-const REST = 1.5; // how long to rest after drawing, as a multiple of what the drawing and painting took
+const REST = 1.8; // how long to rest after drawing, as a multiple of what the drawing and painting took
 
 const FOLD = "troupelab-more-panels";
 
@@ -39,12 +39,12 @@ function put(target, path, value) {
   target[last] = value;
 }
 
-// Cuts an array at `start` and adds what is new; a matrix arrives as rows of `width` numbers.
+// Cuts an array at `start` and adds what is new; a matrix arrives as rows of `width` numbers, each a copy: a view would hold its whole frame.
 function extend(trace, { key, start, texts, from, length, width }, numbers) {
   const array = at(trace, key) ?? [];
   array.length = start;
   if (texts) array.push(...texts);
-  else if (width) for (let i = from; i < from + length; i += width) array.push(numbers.subarray(i, i + width));
+  else if (width) for (let i = from; i < from + length; i += width) array.push(numbers.slice(i, i + width));
   else for (let i = from; i < from + length; i += 1) array.push(numbers[i]);
   put(trace, key, array);
 }
