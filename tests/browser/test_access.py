@@ -13,6 +13,8 @@ from helpers import eventually
 if TYPE_CHECKING:
     from browser.jupyter import Notebook
 
+pytestmark = pytest.mark.slow
+
 CELL = """
 import troupelab as tl
 lab = tl.Lab(world="product_launch", steps=4000, latency_s=0.05, limits=tl.Limits(recent_max_records=30))
@@ -63,8 +65,8 @@ BOXES = """() => [...document.querySelectorAll(".troupelab-panel, .troupelab-lim
     ("app", "dark"),
     [
         ("lab", False),
-        pytest.param("lab", True, marks=pytest.mark.slow),
-        pytest.param("voila", False, marks=pytest.mark.slow),
+        ("lab", True),
+        ("voila", False),
     ],
 )
 def test_axe_finds_nothing_serious(notebook: Callable[..., Notebook], app: str, dark: bool) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from browser.jupyter import Notebook, drawn, points
 from helpers import eventually, quick_run
 
@@ -14,6 +15,8 @@ import troupelab as tl
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
+
+pytestmark = pytest.mark.slow
 
 PANELS = ("memory", "latency", "consolidations", "throughput")
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from browser.jupyter import Notebook, drawn
 from helpers import eventually
+
+pytestmark = pytest.mark.slow
 
 CELL = "import troupelab as tl\nlab = tl.Lab(world='product_launch', steps=400, latency_s=0.02)\nlab"
 
