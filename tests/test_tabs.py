@@ -503,3 +503,24 @@ def test_a_few_letters_of_a_name_are_enough() -> None:
         part.close()
     assert completed([f"Agent {number}" for number in range(30)], "agent 2")[0] == "Agent 2"
     assert completed([f"Agent {number}" for number in range(30)], "agent")[1].startswith("30 names begin with")
+
+
+def test_what_no_json_can_carry_is_in_no_widget(dashboard: Callable[..., Dashboard]) -> None:
+    """Names, kinds and messages with lone surrogates leave nothing in any tab's widgets that a page could not be sent."""
+    odd = "a lone surrogate: \ud800"
+    run = StandInRun([odd, "Ann"])
+    shown = dashboard(run)
+    run.recorder.emit(Failed(1.0, 0, 0, odd, odd, 1))
+    run.recorder.emit(Alerted(1.0, 0, odd, odd))
+    run.recorder.emit(ActionTaken(1.0, 0, 0, 0, odd, odd, odd))
+    for tab in shown._tabs.tabs:
+        shown._tabs.open(tab.name)
+        tab.errands.wish(tab.write)
+    shown._tabs.open("errors")
+    eventually("the kind is offered", lambda: len(shown._tabs["errors"].kind.options) == 2)
+    waiting = [shown]
+    while waiting:
+        part = waiting.pop()
+        state = {name: value for name, value in part.get_state().items() if isinstance(value, str | tuple | list)}
+        assert "\\ud800" not in repr([value for name, value in state.items() if name != "children"]), type(part)
+        waiting += getattr(part, "children", ())

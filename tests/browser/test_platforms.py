@@ -67,12 +67,12 @@ def test_a_lab_works_in(notebook: Callable[..., Notebook], app: str) -> None:
     elif app == "lab":
         opened.save()
         opened.open()
-        eventually("the history is back", lambda: filled(page))
+        eventually("the history is back", lambda: filled(page), timeout_s=60)
     else:
         page.keyboard.press("Control+s")
         eventually("it is saved", lambda: "widget-view" in (opened.server.notebooks / opened.path).read_text())
         opened.open()
-        eventually("the history is back", lambda: filled(page))
+        eventually("the history is back", lambda: filled(page), timeout_s=60)
     opened.tell("lab.run.stop()")
 
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 import ipywidgets as widgets
 import numpy as np
 
-from troupelab.dashboard.look import for_page
+from troupelab.dashboard.look import for_page, plain
 from troupelab.dashboard.mends import mend
 from troupelab.dashboard.panels import Panels
 from troupelab.dashboard.readings import SHOWN_ROWS, Readings, error_rows
@@ -82,7 +82,7 @@ class ErrorsTab(Tab):
         had = [value for _, value in self.kind.options]
         if new := [kind for kind in kinds if kind not in had]:
             chosen = self.kind.value
-            self.kind.options = [*self.kind.options, *((kind, kind) for kind in new)][: 2 * MAX_KINDS]
+            self.kind.options = [*self.kind.options, *((plain(kind, 60), kind) for kind in new)][: 2 * MAX_KINDS]
             self.kind.value = chosen
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 import ipywidgets as widgets
 
 from troupelab.dashboard.evidence import Evidence, Point, act_at, evidence
-from troupelab.dashboard.look import for_page
+from troupelab.dashboard.look import for_page, plain
 from troupelab.dashboard.memory_panel import FEW
 from troupelab.dashboard.panels import Panels
 from troupelab.dashboard.readings import Readings
@@ -83,7 +83,7 @@ class WhyTab(Tab):
         self._panels = panels
         self._asked += 1  # whatever is under way is of the run before
         self._moving = True
-        self.agent.options = [(name[:60], index) for index, name in enumerate(run.agent_names)]
+        self.agent.options = [(plain(name, 60), index) for index, name in enumerate(run.agent_names)]
         self.agent.value = 0 if run.agent_names else None
         self.step.max, self.step.value = max(0, run.steps), 0
         self._moving = False
