@@ -23,7 +23,8 @@ from troupelab.dashboard.live import LivePanels
 from troupelab.dashboard.look import for_page, for_plot
 from troupelab.dashboard.panel import Feed, Panel
 from troupelab.dashboard.panels import Panels
-from troupelab.dashboard.readings import Readings, error_rows, transcript_rows
+from troupelab.dashboard.readings import Readings, error_rows, found_rows
+from troupelab.dashboard.search import Found, Query, matching
 from troupelab.dashboard.series import TimeBins, decimate, quantiles, spread_labels
 from troupelab.errors import InputError, LimitError, RunError
 from troupelab.events import CallDone, Consolidated, MemorySized
@@ -248,7 +249,9 @@ def test_names_and_notes_cannot_become_markup() -> None:
         text = panel.filled().to_json()
         assert "<img" not in text
         assert "$x$" not in text
-    table = transcript_rows(run.agent_names, readings.actions) + error_rows(run.agent_names, readings.errors)
+    batch, found = run.recorder.read("actions"), Found(Query())
+    found.add(batch.start, batch.next, matching(Query(), batch.columns))
+    table = found_rows(run, found) + error_rows(run.agent_names, readings.errors)
     assert "<img" not in table
     assert "&lt;img" in table
     assert for_page('"><script>') == "&quot;&gt;&lt;script&gt;"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from browser.jupyter import Notebook, drawn, points
+from browser.jupyter import Notebook, drawn, points, press
 from helpers import eventually
 
 if TYPE_CHECKING:
@@ -20,11 +20,6 @@ HELD = f"{{panel.name: sum(int((line['y'] == line['y']).sum()) for line in panel
 
 CAUGHT_UP = "all(lab.run.recorder.count(name) == seen for name, seen in lab.dashboard._panels.feed._next.items() if name != 'process')"
 """Whether the dashboard has taken in every event but the process's, which go on in a pause."""
-
-
-def press(page: Page, name: str) -> None:
-    """Press a button of ours by its words."""
-    page.locator("button.widget-button:visible", has_text=re.compile(rf"^\s*{name}\s*$")).first.click()
 
 
 def marks(page: Page, panel: str) -> list[str]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
-from browser.jupyter import ROOT, drawn, points
+from browser.jupyter import ROOT, drawn, points, press
 from helpers import eventually
 
 if TYPE_CHECKING:
@@ -36,11 +35,6 @@ CUT = """() => [...document.querySelectorAll(".troupelab-lab, .troupelab-lab *")
 def filled(page: Page) -> bool:
     """Whether all panels show some points."""
     return all(points(page, panel) >= 4 for panel in PANELS)
-
-
-def press(page: Page, name: str) -> None:
-    """Press a button of ours by its words."""
-    page.locator("button.widget-button:visible", has_text=re.compile(rf"^\s*{name}\s*$")).first.click()
 
 
 @pytest.mark.parametrize("app", ["lab", "notebook", "voila"])

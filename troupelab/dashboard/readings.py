@@ -20,7 +20,7 @@ from troupelab.dashboard.shown import Shown
 from troupelab.dashboard.tables import nothing_yet, table, who
 from troupelab.engine.standing import ENDED
 
-__all__ = ["Readings", "alert_rows", "error_rows", "found_rows", "numbers_html", "title_text", "transcript_rows"]
+__all__ = ["Readings", "alert_rows", "error_rows", "found_rows", "numbers_html", "title_text"]
 
 SHOWN_ROWS = 200
 
@@ -207,14 +207,6 @@ def numbers_html(numbers: Mapping[str, str]) -> str:
         f"<span><small>{for_page(name)}</small> <b>{for_page(value)}</b></span>" for name, value in numbers.items()
     )
     return f'<div class="troupelab-numbers">{"".join(cells)}</div>'
-
-
-def transcript_rows(names: Sequence[str], actions: deque[tuple[Any, ...]], *, newest_first: bool = True) -> str:
-    """The last actions as an HTML table."""
-    if not actions:
-        return nothing_yet("What the agents say, think and do will appear here.")
-    rows = [(str(step), who(names, agent), action, target, content) for step, agent, action, target, content in actions]
-    return table(("step", "agent", "action", "to", "content"), rows[::-1] if newest_first else rows, 1)
 
 
 def found_rows(run: Shown, found: Found) -> str:
