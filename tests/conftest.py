@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from troupes import _imported, quitter, tinytroupe
 __all__ = ["_imported", "quitter", "tinytroupe"]
 
 collect_ignore = ["minimal_tinytroupe"]
+
+# What a shell begins in the background ignores Ctrl-C, and so would every program that is begun here.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

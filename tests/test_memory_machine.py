@@ -240,7 +240,7 @@ class MemoryAgainstAList(RuleBasedStateMachine):
                 assert all(event.records_in for event in done)
 
 
-MemoryAgainstAList.TestCase.settings = settings(max_examples=200, stateful_step_count=25, deadline=None)
+MemoryAgainstAList.TestCase.settings = settings(max_examples=100, stateful_step_count=25, deadline=None)
 
 
 class TestMemoryAgainstAList(MemoryAgainstAList.TestCase):

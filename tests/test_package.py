@@ -114,7 +114,14 @@ def test_the_wheel_carries_data_and_notebooks(tmp_path):
     assert float(price) > 0
 
 
-@pytest.mark.parametrize("file", sorted(shared_folder("notebooks").glob("*.ipynb")), ids=lambda file: file.name)
+NOTEBOOKS = sorted(shared_folder("notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize(
+    "file",
+    [NOTEBOOKS[0], *(pytest.param(file, marks=pytest.mark.slow) for file in NOTEBOOKS[1:])],
+    ids=lambda file: file.name,
+)
 def test_a_notebook_runs_from_top_to_bottom(file, tmp_path, monkeypatch):
     """Every cell of every notebook runs in a real kernel without an error, TinyTroupe's on our minimal package where the real one is not there."""
     import nbformat

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import pytest
 from browser.jupyter import Notebook, drawn, points, press
 from helpers import eventually
 
@@ -205,6 +206,7 @@ def test_a_second_dashboard_gets_no_second_library(notebook: Callable[..., Noteb
     opened.tell("run.stop(); two.close()")
 
 
+@pytest.mark.slow
 def test_a_fork_is_made_changed_played_and_compared(notebook: Callable[..., Notebook]) -> None:
     """The fork button shows a second dashboard and the comparison; a slider there changes the fork alone, which plays to its end."""
     opened = notebook(

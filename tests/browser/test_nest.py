@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import pytest
 from browser.jupyter import points
 from helpers import eventually
 
 if TYPE_CHECKING:
     from browser.jupyter import Notebook
+
+pytestmark = pytest.mark.slow
 
 CELLS = (
     """
