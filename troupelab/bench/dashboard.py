@@ -1,7 +1,7 @@
 """What the dashboard costs, in a real JupyterLab and Chromium: a real run of 100 agents at about 1,000 events a second, all panels, 4 frames a second.
 
-Each repetition watches the same run for a while without a dashboard and then with one, in a fresh page. Figures that tell a share are differences of
-the two, so that the run's own work is left out. The page is so tall that all panels are in view and drawn. It needs JupyterLab, playwright and a
+Each repetition watches the same run for a while without a dashboard, then with one, and without one again, in a fresh page. Figures that tell a share are
+differences of with and without, so that the run's own work is left out, and that it grows as memories do. The page is so tall that all panels are in view and drawn. It needs JupyterLab, playwright and a
 Chromium (`pip install "troupelab[test]"`). Main thread only.
 """
 
@@ -108,23 +108,28 @@ def _measure(server: JupyterServer, browser: Browser, measured_s: float) -> dict
     page = opened.page
     session = page.context.new_cdp_session(page)
     session.send("Performance.enable")
-    without = _watch(opened, measured_s)
+    before = _watch(opened, measured_s / 2)
     paint_s = _show(opened)
     time.sleep(2)
     sent, work, since = opened.ask("shown._live.bytes_sent"), _worked_s(session), time.monotonic()
     watched = _watch(opened, measured_s, "shown")
     elapsed = time.monotonic() - since
+    sent, work = opened.ask("shown._live.bytes_sent") - sent, _worked_s(session) - work
+    moved = _move_slider(opened)
+    opened.tell("shown.close()")
+    time.sleep(2)
+    without = _mean(before, _watch(opened, measured_s / 2))
     figures = {
         "events_per_s": watched.events_per_s,
         "kernel_core_percent": watched.core_percent - without.core_percent,
         "ui_thread_percent": watched.ui_thread_percent,
         "run_slowdown_percent": 100 * (1 - watched.acts_per_s / without.acts_per_s),
-        "kb_per_s": (opened.ask("shown._live.bytes_sent") - sent) / elapsed / 1000,
-        "main_thread_percent": 100 * (_worked_s(session) - work) / elapsed,
+        "kb_per_s": sent / elapsed / 1000,
+        "main_thread_percent": 100 * work / elapsed,
         "first_paint_s": paint_s,
+        "slider_ms_median": statistics.median(moved),
+        "slider_ms_max": max(moved),
     }
-    moved = _move_slider(opened)
-    figures |= {"slider_ms_median": statistics.median(moved), "slider_ms_max": max(moved)}
     _end(opened)
     return figures
 
@@ -154,6 +159,10 @@ def _watch(opened: Notebook, measured_s: float, shown: str = "") -> Watched:
         after - earlier for after, earlier in zip(opened.ask(question), before, strict=True)
     )
     return Watched(100 * core / wall, 100 * ui / wall, events / wall, acts / wall)
+
+
+def _mean(one: Watched, other: Watched) -> Watched:
+    return Watched(*((first + second) / 2 for first, second in zip(one, other, strict=True)))
 
 
 def _metrics(session: CDPSession) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class Header:
     ) -> None:
         self.title = widgets.HTML(title_text(run))
         self.title.add_class("troupelab-title")
-        self.bar = widgets.IntProgress(value=0, max=1, layout={"width": "180px"}, tooltip="acts done")
+        self.bar = widgets.IntProgress(value=0, max=1, layout={"width": "120px"}, tooltip="acts done")
         self.buttons: dict[str, Any] = {}
         for name, icon in ICONS.items():
             button = widgets.Button(description=name, icon=icon, tooltip=f"{name} the run")

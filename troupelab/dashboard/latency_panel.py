@@ -18,6 +18,8 @@ from troupelab.dashboard.shown import Shown
 __all__ = ["LatencyPanel"]
 
 BUCKETS = len(LATENCY_EDGES) - 1
+BARS_WIDE = 0.4
+"""The longest bar at the edge takes so much of the room for labels, from the right: labels begin at its left."""
 
 
 class LatencyPanel(Panel):
@@ -47,7 +49,7 @@ class LatencyPanel(Panel):
             "anchor": "y",
             "visible": False,
             "fixedrange": True,
-            "rangemode": "tozero",
+            "range": [1, 0],
         }
         self.figure.update_layout(xaxis2=edge, bargap=0)
         add_limit(self.figure, "time-out", "time-out of an attempt")
@@ -103,11 +105,15 @@ class LatencyPanel(Panel):
         for name, line in zip(("p50", "p95", "p99"), found, strict=True):
             told = f"{name} %{{y:.3~g}} {unit} at %{{x:.1f}} s<extra></extra>"
             lines.append({"x": x, "y": line * scale, "hovertemplate": told})
+        edges, bars = self._bars(counts, top)
+        return [*lines, {"x": bars, "y": scale * (edges[:-1] + edges[1:]) / 2}, {**limit, "y": scale * limit["y"]}]
+
+    def _bars(self, counts: Floats, top: float) -> tuple[Floats, Floats]:
+        """The histogram: its bars' edges, and how many calls each has."""
         # Buckets are even in ratio, bars even in seconds: share each bucket out over the bars that it overlaps.
         below = np.concatenate([[0], np.cumsum(counts)])
         edges = np.linspace(0, top, self.BARS + 1)
-        bars = np.diff(np.interp(edges, LATENCY_EDGES, below))
-        return [*lines, {"x": bars, "y": scale * (edges[:-1] + edges[1:]) / 2}, {**limit, "y": scale * limit["y"]}]
+        return edges, np.diff(np.interp(edges, LATENCY_EDGES, below))
 
     def _found(self) -> tuple[Floats, Floats, Floats]:
         """Times, how many calls each bucket has in all, and the three quantiles: read once for a state of things."""
@@ -127,8 +133,9 @@ class LatencyPanel(Panel):
         """The title, a y axis from 0, and the present values as labels."""
         if self.empty:
             return {"title.text": "<b>model latency</b> (seconds)", "annotations": []}
-        lines = self._found()[2]
+        _, counts, lines = self._found()
         top = self._top(lines[2])
+        most = axis_top([float(self._bars(counts, top)[1].max())])
         last = [float(line[-1]) for line in lines]
         scale, _, unit = _unit_for(top)
         told = [
@@ -142,6 +149,7 @@ class LatencyPanel(Panel):
             "title.text": f"<b>model latency</b> ({unit}; at the edge, all calls)",
             "annotations": labels(told, scale * top, gap=0.09),
             "yaxis.range": [0.0, round(scale * top, 5)],
+            "xaxis2.range": [most / BARS_WIDE, 0.0],
         }
 
 

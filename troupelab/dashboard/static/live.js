@@ -12,7 +12,7 @@ const CONFIG = {
 const PATIENCE_MS = 700;
 const SILENCE_MS = 6000; // the kernel is heard every two seconds; after so long something is the matter
 const DESCRIBE_EVERY_MS = 3000;
-const REST = 1.8; // how long to rest after drawing, as a multiple of what the drawing and painting took
+const REST = 2; // how long to rest after drawing, as a multiple of what the drawing and painting took
 
 const FOLD = "troupelab-more-panels";
 
