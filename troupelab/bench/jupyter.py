@@ -49,7 +49,7 @@ APPS = {
 """Where each application shows a notebook."""
 
 
-def eventually(what: str, check: Callable[[], object], *, timeout_s: float = 30.0) -> Any:
+def eventually(what: str, check: Callable[[], object], *, timeout_s: float = 30.0, every_s: float = 0.02) -> Any:
     """Ask again and again until the answer is truthy.
 
     Raises:
@@ -59,7 +59,7 @@ def eventually(what: str, check: Callable[[], object], *, timeout_s: float = 30.
     while not (answer := check()):
         if time.monotonic() > until:
             raise AssertionError(f"within {timeout_s:g} s this never came true: {what}")
-        time.sleep(0.02)
+        time.sleep(every_s)
     return answer
 
 
