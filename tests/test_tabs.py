@@ -191,7 +191,7 @@ def test_the_whole_transcript_is_searched_and_an_older_page_stays(dashboard: Cal
     eventually("the newest again", lambda: numbers_of(tab.rows.value)[:1] == [949])
     tab.search.value = "lAMP the"
     eventually("one match", lambda: "1 of 950 actions match" in tab.told.value)
-    assert "The</mark> <mark>Lamp</mark> line 3" in tab.rows.value
+    eventually("it is marked", lambda: "The</mark> <mark>Lamp</mark> line 3" in tab.rows.value)
     said(run, [(901, 1, "THINK", "the lamp, line 950")])
     eventually("a new match", lambda: numbers_of(tab.rows.value) == [950, 3])
     tab.action.value = "THINK"
@@ -199,7 +199,7 @@ def test_the_whole_transcript_is_searched_and_an_older_page_stays(dashboard: Cal
     tab.action.value, tab.search.value, tab.agents.tags.value, tab.last.value = "", "", ["bO"], 4
     eventually("by agent and step", lambda: numbers_of(tab.rows.value) == [3, 1])
     assert tab.agents.tags.value == ["Bo"]
-    assert "agent in [&#x27;Bo&#x27;]" in tab.code.value
+    eventually("it stands as code", lambda: "agent in [&#x27;Bo&#x27;]" in tab.code.value)
 
 
 def test_a_long_transcript_is_looked_through_beside_the_ui_thread(
@@ -222,7 +222,7 @@ def test_a_long_transcript_is_looked_through_beside_the_ui_thread(
     for typed in ("l", "line 4", "line 4999"):
         tab.search.value = typed
     eventually("the last query's rows", lambda: "1 of 5,000 actions match" in tab.told.value)
-    assert re.sub("</?mark>", "", tab.rows.value).count("line 4999") == 1
+    eventually("it is marked", lambda: re.sub("</?mark>", "", tab.rows.value).count("line 4999") == 1)
     assert "troupelab-errand" in threads
 
 
@@ -252,7 +252,7 @@ def test_agents_answer_in_the_tab_while_the_run_goes_on(dashboard: Callable[...,
     run = tl.Run("product_launch", model=model, steps=2, seed=1, cache=False)
     tab: Any = (shown := dashboard(run))._tabs["interview"]
     eventually("the agents", lambda: len(tab.agent.options) == 8)
-    assert "will appear here" in tab.chat.value
+    eventually("what to do is said", lambda: "will appear here" in tab.chat.value)
     tab.starters[0].click()
     eventually("a starter fills the field", lambda: "What do you make of this" in tab.question.value)
     assert "Pebble" in tab.question.value
@@ -275,11 +275,11 @@ def test_agents_answer_in_the_tab_while_the_run_goes_on(dashboard: Callable[...,
     other = StandInRun(["Ann"])
     shown.attach(other)
     eventually("whoever cannot answer says so", lambda: "Nobody can answer here" in tab.told.value)
-    assert tab.question.disabled
-    assert "And now?" not in tab.chat.value
+    eventually("the field is shut", lambda: tab.question.disabled)
+    eventually("what was asked of the other run is gone", lambda: "And now?" not in tab.chat.value)
     shown.attach(run)
     eventually("what was asked is kept", lambda: "And now?" in tab.chat.value)
-    assert not tab.question.disabled
+    eventually("the field is open", lambda: not tab.question.disabled)
 
 
 class Answering(StandInRun):
@@ -408,8 +408,8 @@ def test_alerts_are_acknowledged(dashboard: Callable[..., Dashboard]) -> None:
     tab._slots[0].button.click()
     eventually("the next one", lambda: "number 1" in shown._header.said.value)
     eventually("two", lambda: shown._tabs.box.get_title(place) == "alerts (2)")
-    assert "troupelab-done" in tab._slots[0].text.value
-    assert tab._slots[0].button.disabled
+    eventually("the first is done", lambda: "troupelab-done" in tab._slots[0].text.value)
+    eventually("its button is shut", lambda: tab._slots[0].button.disabled)
     tab.all.click()
     eventually("nothing is left to say", lambda: shown._header.said.value == "")
     eventually("nothing is counted", lambda: shown._tabs.box.get_title(place) == "alerts")
