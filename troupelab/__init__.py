@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from troupelab.models.prices import Price
     from troupelab.models.rehearsal.process import Rehearsal
     from troupelab.people.persona import Fragment, Persona
+    from troupelab.people.probes import Probe
     from troupelab.people.world import World
     from troupelab.presets import PRESETS, Preset
     from troupelab.recording import Recording
@@ -94,6 +95,7 @@ _HOMES = {
     "troupelab.models.prices": ("Price",),
     "troupelab.models.rehearsal.process": ("Rehearsal",),
     "troupelab.people.persona": ("Fragment", "Persona"),
+    "troupelab.people.probes": ("Probe",),
     "troupelab.people.world": ("World",),
     "troupelab.recording": ("Recording",),
     "troupelab.presets": ("PRESETS", "Preset"),
@@ -138,6 +140,7 @@ __all__ = [
     "Pool",
     "Preset",
     "Price",
+    "Probe",
     "Recording",
     "Rehearsal",
     "Reply",

@@ -210,9 +210,9 @@ def _play(world: World, limits: Limits, first_chars: float, steps: int) -> _Play
     hearers = fmean(len(heard) for heard in world.audience)
     talk = TALKS * (hearers * (1 - ASIDE) + (ASIDE if hearers else 0))
     by_step: dict[int, float] = {}
-    for event in world.events:
+    for event in world.stimuli:
         by_step[event.step] = by_step.get(event.step, 0.0) + len(event.to) / agents
-    event_chars = fmean([len(event.text) for event in world.events] or [0])
+    event_chars = fmean([len(event.text) for event in world.stimuli] or [0])
     most = min(limits.recent_max_records or math.inf, (limits.recent_max_bytes or math.inf) / (2.2 * LINE_CHARS))
     oldest = policy.max_age_steps(limits, world.step_minutes / 60)
     full, block = limits.consolidate_at * most, (limits.consolidate_at - limits.consolidate_to) * most + 1

@@ -31,6 +31,7 @@ __all__ = [
     "Forked",
     "LimitChanged",
     "MemorySized",
+    "ProbeAsked",
     "ProcessSampled",
     "RunChanged",
     "StepDone",
@@ -200,6 +201,30 @@ class Evicted(Event, frozen=True, gc=False):
     records: int
     bytes: int
     dropped: bool
+
+
+class ProbeAsked(Event, frozen=True, gc=False):
+    """One agent's memory was asked one wording of a probe's question (0 is the question, 1… its paraphrases).
+
+    `rank` is the place of the first thing found that holds the fact (1 is the first, 0: none among the `k` best; what has the same score
+    as others comes after them), `tier` where that was (`recent`, `archive` or `notes`), `held` the best tier that still holds
+    the fact, found or not (empty: it is forgotten), `neighbour_rank` the place of the first thing that holds the wrong neighbour alone.
+    It follows from what happened, so that the journal does not have it.
+    """
+
+    family: ClassVar[str] = "probes"
+
+    step: int
+    agent: int
+    probe: str
+    wording: int
+    age_steps: int
+    rank: int
+    tier: str
+    held: str
+    neighbour_rank: int
+    k: int
+    shares_word: bool
 
 
 class LimitChanged(Event, frozen=True, gc=False):

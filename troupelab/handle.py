@@ -25,13 +25,14 @@ from troupelab.engine.engine import Engine
 from troupelab.engine.nest import new_loop
 from troupelab.engine.options import Options
 from troupelab.engine.standing import ENDED, State
-from troupelab.errors import RunError, StoreError
+from troupelab.errors import InputError, RunError, StoreError
 from troupelab.events import Failed
 from troupelab.folder import RunFile
 from troupelab.livelimits import LiveLimits
 from troupelab.models.cache import ReplyCache
 from troupelab.models.model import Model
 from troupelab.people.acts import CONVERSATION
+from troupelab.people.probes import Probe
 from troupelab.people.world import World
 from troupelab.registry import Registry
 from troupelab.results import Progress, progress
@@ -296,3 +297,28 @@ class Handle:
             raise RunError("tell needs a text that is not empty")
         clean = [each.encode("utf-8", "replace").decode() for each in (kind, source, text)]
         return self._engine.tell(clean[0], clean[1], clean[2], sorted({*map(self.agent_names.index, names)}))
+
+    def plant(self, probe: Probe) -> Probe:
+        """Tell agents a fact, in the first step that nobody has started, and ask their memories about it from then on.
+
+        What is found of it comes as rows of `run.frames.probes`. Its steps are not heeded: it is told now, and so is its neighbour.
+
+        Returns:
+            The probe, with the step in which it is heard.
+
+        Raises:
+            InputError: there is no agent of a number in its `to`.
+            RunError: the run is neither running nor paused, or its last step has begun.
+
+        >>> from troupelab.people.probes import Probe
+        >>> from troupelab.run import Run
+        >>> run = Run("product_launch", steps=1, seed=7).start(paused=True)
+        >>> run.plant(Probe("key", "The key is under the third stone.", "How does one get in?")).step
+        0
+        >>> run.stop()
+        """
+        if any(not 0 <= each < len(self.agent_names) for each in probe.to or ()):
+            raise InputError(
+                "probe", "to", f"numbers of agents from 0 to {len(self.agent_names) - 1}", found=str(probe.to)
+            )
+        return self._engine.plant(probe)

@@ -253,6 +253,7 @@ class _Look:
         world = replace(world, audience=heard_by)
         self.limits = LiveLimits(limits, agents=world.agent_names)
         past.restore(self.limits)
+        options = options._replace(ask_every=0)
         self.told: list[Event] = []
         clock, teller = Clock(), Teller(self.told.append)
         pool = _Alone(
@@ -284,7 +285,7 @@ class _Look:
 
     async def _go(self) -> Moment:
         stage, agent, step, act = self.stage, self.agent, self.step, self.found.act
-        for opened in {event.step for event in stage.world.events}:
+        for opened in {event.step for event in stage.world.stimuli}:
             stage.open_step(opened)
         for row in self.found.rows:
             if row is not act:

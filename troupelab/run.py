@@ -100,6 +100,7 @@ class Run(Questions):
         share_identical: whether agents that ask the very same thing share one sampled reply.
         nest: whether what runs on the engine's loop (an async model, a tool that it calls) may call `asyncio.run` itself, by nest_asyncio. It patches
             the whole process until its end, and an alert says what; `troupelab.engine.nest` tells more. Plain functions need none of it.
+        ask_every: after how many of its steps an agent's memory is asked about the facts of probes; 0 for never.
         max_rows: how many events of each kind are kept for frames and panels.
 
     Raises:
@@ -133,6 +134,7 @@ class Run(Questions):
         warm_up: bool = False,
         share_identical: bool = False,
         nest: bool = False,
+        ask_every: int = 5,
         max_rows: int = 262_144,
         _past: Past | None = None,
         _actor: MakeActor | None = None,
@@ -150,6 +152,8 @@ class Run(Questions):
         _among("consolidate", consolidate, ("extracted", "model", "off"))
         _among("order", order, ("lockstep", "free"))
         _among("on_error", on_error, ("retry", "skip", "pause", "raise"))
+        if type(ask_every) is not int or ask_every < 0:
+            raise RunError(f"ask_every must be a whole number of steps from 0, not {ask_every!r}")
         if nest:
             refuse_without_subshells()
         self._nest = nest
@@ -161,7 +165,7 @@ class Run(Questions):
         self._file = RunFile(self.folder, _past, lambda: cast(Callable[[], Header], make_header())())
         self._cache = self.folder / "replies.sqlite" if cache is None and self.folder is not None else cache
         self._cache_parent: Path | None = None
-        self._options = Options(consolidate, pack_acts, warm_up, share_identical, order, on_error)
+        self._options = Options(consolidate, pack_acts, warm_up, share_identical, order, on_error, ask_every)
         self._embedder = default_embedder() if embedder == "best" else embedder
         if _past is not None:
             _past.restore(self.limits)
@@ -245,7 +249,7 @@ class Run(Questions):
         return cls(
             world, model, limits=limits, steps=header.steps if steps is None else steps, seed=header.seed, order=options.order,
             on_error=options.on_error, consolidate=options.notes, pack_acts=options.pack_acts,
-            share_identical=options.share_identical, _past=past, **rest,
+            share_identical=options.share_identical, ask_every=options.ask_every, _past=past, **rest,
         )  # fmt: skip
 
     def fork(

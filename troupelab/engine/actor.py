@@ -15,6 +15,7 @@ import xxhash
 from troupelab.engine.ahead import Ahead
 from troupelab.engine.consolidator import Consolidator
 from troupelab.engine.parts import Parts
+from troupelab.engine.prober import Prober
 from troupelab.engine.standing import Standing
 from troupelab.errors import CheckpointError, ModelError, RunError
 from troupelab.events import ActDone, ActionTaken, Alerted, Failed
@@ -60,6 +61,8 @@ class Actor:
         self._consolidator = consolidator
         self._ahead = ahead
         self._standing = standing
+        self.prober = Prober(parts.stage.world.probes, parts.options.ask_every, parts.teller.emit)
+        """Asks memories about facts after acts."""
         self._under_way: dict[int, tuple[int, Account]] = {}
         self._told_stalled: set[tuple[int, int]] = set()
         self._usual_s = 0.0
@@ -93,7 +96,7 @@ class Actor:
         if asked is None:
             return False
         turn, error, begun_s = asked
-        if not await self._ahead.fetch(_wordings(turn.actions)):
+        if not await self._ahead.fetch([*_wordings(turn.actions), *self.prober.texts(agent.index, step)]):
             return False
         end_s = self._clock.now()
         start_s = came_s if math.isnan(begun_s) else begun_s
@@ -193,7 +196,8 @@ class Actor:
         self._clock.set(row.end_s)
         heard = agent.hear(row.step)
         actions = tuple(Action(*each) for each in row.actions)
-        await self._ahead.fetch([*(message.text for message in heard), gist(heard), *_wordings(actions)])
+        asked = self.prober.texts(row.agent, row.step)
+        await self._ahead.fetch([*(message.text for message in heard), gist(heard), *_wordings(actions), *asked])
         self.strays += _digest(self._prompt(agent, row.step, heard)) != row.prompt
         self._commit(agent, heard, Turn(actions, row.state, row.left_out), row)
 
@@ -208,6 +212,7 @@ class Actor:
         self._consolidator.start(agent)
         self._parts.teller.emit(agent.memory.size())
         self._record(row)
+        self.prober.ask(agent, step, row.end_s)
 
     def _record(self, row: ActRow) -> None:
         """Tell of an act what its row says."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from troupelab.engine.actor import Actor
@@ -33,8 +34,10 @@ from troupelab.engine.standing import Standing, State
 from troupelab.engine.watch import watch_process
 from troupelab.errors import RunError
 from troupelab.livelimits import LimitChange
+from troupelab.people.acts import CONVERSATION
+from troupelab.people.probes import Probe
 from troupelab.people.prompt import warm_up_prompt
-from troupelab.telemetry.journal import LimitRow, ToldRow
+from troupelab.telemetry.journal import LimitRow, ProbeRow, ToldRow
 
 if TYPE_CHECKING:
     from troupelab.store import Store
@@ -129,7 +132,11 @@ class Engine:
             self.keeper.open(self._past)
             for change in self._limits.log[self._past.changes :] if self._past is not None else ():
                 self._accept(change)
+            if self._past is not None:
+                self._clock.set(self._past.last_s)  # the new life begins where the earlier one ended, not a moment later
             standing.enter("running", "" if self._past is None else "first it lives through its past again")
+            if self._past is not None:
+                self._clock.start(self._past.last_s)
             if nest:
                 standing.alert("nest", PATCHED)
             if paused:
@@ -191,7 +198,7 @@ class Engine:
         await self._actor.open()
         if (load := getattr(self.stage.pool.embedder, "load", None)) is not None:
             await asyncio.to_thread(load)  # beside the loop, so that the controls answer meanwhile
-        for step in {event.step for event in self.stage.world.events}:
+        for step in {event.step for event in self.stage.world.stimuli}:
             self.stage.open_step(step)
 
     async def _begin(self) -> None:
@@ -309,6 +316,26 @@ class Engine:
 
         self._control(told, {"running", "paused"}, "tell")
         return heard_at
+
+    def plant(self, probe: Probe) -> Probe:
+        """Tell a fact and its neighbour, and ask memories about it from then on; returns the probe with its step. Any thread.
+
+        Raises:
+            RunError: as for `tell`.
+        """
+        to = range(len(self.stage.agents)) if probe.to is None else probe.to
+        step = self.tell(CONVERSATION, "", probe.fact, to)
+        if probe.neighbour:
+            self.tell(CONVERSATION, "", probe.neighbour, to)
+        probe = replace(probe, step=step, neighbour_step=step)
+
+        def note() -> None:
+            self._actor.prober.add(probe)
+            self._parts.teller.note(ProbeRow(probe.to_dict(), None if probe.to is None else list(probe.to)))
+
+        if not self.handover.do(note):
+            self._refuse({"running", "paused"}, "plant")
+        return probe
 
     async def ask(self, agent: int, question: str, *, remember: bool) -> str:
         """Interview an agent, as it is between two acts, when it has lived through its past. On the loop, or on another.

@@ -16,9 +16,10 @@ import msgspec
 from troupelab.engine.actor import Actor
 from troupelab.engine.parts import Parts
 from troupelab.engine.standing import Standing
-from troupelab.errors import CheckpointError, LimitError
+from troupelab.errors import CheckpointError, InputError, LimitError
 from troupelab.events import FAMILIES, CallDone, Event, Failed
 from troupelab.people.interview import INTERVIEWER
+from troupelab.people.probes import Probe, probe_from
 from troupelab.telemetry.journal import (
     ActRow,
     AsideRow,
@@ -28,6 +29,7 @@ from troupelab.telemetry.journal import (
     Header,
     LimitRow,
     NotesRow,
+    ProbeRow,
     Row,
     StateRow,
     ToldRow,
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from troupelab.livelimits import LiveLimits
     from troupelab.store import Store
 
-__all__ = ["DERIVED", "Past", "check_reaches", "cut"]
+__all__ = ["DERIVED", "Past", "check_reaches", "cut", "planted"]
 
 _TOGETHER = 8
 """Acts are lived through in such groups; controls are heeded between them."""
@@ -153,6 +155,8 @@ class Past:
             return row.agent in agents
         if isinstance(row, StateRow):
             return row.agent == -1 or row.agent in agents
+        if isinstance(row, ProbeRow):
+            return planted(row, len(agents)) is not None
         if isinstance(row, ToldRow):
             return row.step >= 0 and row.sequence >= self.told[row.step] and all(each in agents for each in row.to)
         if isinstance(row, EventRow):
@@ -202,6 +206,8 @@ class Past:
                 stage.agents[row.agent].remember_aside(row.kind, row.source, row.text)
             elif isinstance(row, ToldRow):
                 stage.tell(row.step, row.sequence, row.kind, row.source, row.text, row.to)
+            elif isinstance(row, ProbeRow) and (probe := planted(row, len(self.done))) is not None:
+                actor.prober.add(probe)
             if count % _TOGETHER == 0:
                 await asyncio.sleep(0)
                 if standing.stopping:
@@ -215,6 +221,15 @@ class Past:
                 "version of TroupeLab is another, and memories may differ from what they were"
             )
             parts.teller.tell(Failed(parts.clock.now(), self.next_step - 1, -1, "InexactPast", message, 0))
+
+
+def planted(row: ProbeRow, agents: int) -> Probe | None:
+    """The probe of a row; None where it is none, or of agents that there are not."""
+    try:
+        probe = probe_from(row.probe, None if row.to is None else tuple(row.to))
+    except InputError:
+        return None
+    return probe if all(0 <= each < agents for each in probe.to or ()) else None
 
 
 def cut(rows: Iterator[Row], at_step: int, *, latest: bool) -> list[Row]:

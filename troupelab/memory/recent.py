@@ -189,6 +189,11 @@ class Recent:
             self._bring_back()
         return self._here[-n:]
 
+    def peek(self) -> list[Record]:
+        """All records, oldest first, without bringing back those that have left RAM."""
+        away = [record for number, _ in self._away for record in self._shelf.records(SPILLED, self._agent, number)]
+        return [*away, *self._here]
+
     def newest_first(self) -> Iterator[Record]:
         """All records from the newest to the oldest."""
         self._bring_back()

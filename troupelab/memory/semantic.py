@@ -173,6 +173,11 @@ class Semantic:
             found = self._shelf.notes(self._agent, int(row["block"])).notes[row["at"]]
         return found
 
+    def of(self, step: int) -> list[Note]:
+        """The notes that speak of a step, oldest first."""
+        places = np.flatnonzero(self.last_steps >= step).tolist()
+        return [note for note in map(self.note, places) if note.first_step <= step]
+
     def learn(self, known: Knowledge) -> None:
         """Refer to what everybody knows."""
         self._known = known

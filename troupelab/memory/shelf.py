@@ -8,7 +8,8 @@ memories, on the engine's loop thread.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
@@ -93,6 +94,8 @@ class Shelf:
         self._waiting: deque[_Waiting] = deque()
         self._at_hand: dict[_Key, tuple[object, int]] = {}
         self._cache: OrderedDict[_Key, tuple[object, int]] = OrderedDict()
+        self._aside: OrderedDict[_Key, tuple[object, int]] = OrderedDict()
+        self._aside_bytes = 0
         self._index: dict[tuple[str, int], list[Block]] | None = None
         self.cache_max_bytes = 8_000_000
         self._acts = self._sealed_at = self._blocks = 0
@@ -290,6 +293,19 @@ class Shelf:
             self.shrink_cache(self.cache_max_bytes)
         return content
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Read blocks without a trace: what is opened meanwhile is kept in a cache of its own, of the same cap, that counts for nothing."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        self._cache, self._aside = self._aside, self._cache
+        self.cache_bytes, self._aside_bytes = self._aside_bytes, self.cache_bytes
+
     def shrink_cache(self, max_bytes: float) -> None:
         """Let go of what was used longest ago until the cache takes at most so much."""
         while self.cache_bytes > max_bytes:
@@ -298,6 +314,8 @@ class Shelf:
     def _forget(self, key: _Key) -> None:
         if key in self._cache:
             self.cache_bytes -= self._cache.pop(key)[1]
+        if key in self._aside:
+            self._aside_bytes -= self._aside.pop(key)[1]
 
     # ------------------------------------------------------------------ reopening
 

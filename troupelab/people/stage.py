@@ -50,7 +50,7 @@ class Stage:
 
     def open_step(self, step: int) -> None:
         """Give the agents what the world has scheduled for a step."""
-        due = [event for event in self.world.events if event.step == step]
+        due = [event for event in self.world.stimuli if event.step == step]
         for sequence, event in enumerate(due):
             message = Message(make_id(WORLD, step, sequence), event.kind, event.source, event.text)
             for index in event.to:

@@ -10,12 +10,15 @@ A world file is JSON:
  "reach_out": [["Yusuf Karimov", "Tove Haugen"], …],
  "episode_steps": 10, "knowledge": ["what everybody knows from the beginning", …],
  "opening": [{"text": "…", "to": "everyone", a group, or a list of names; "source": "Moderator", "kind": "CONVERSATION"}],
- "events": [{"step": 5, "text": "…", …}]}
+ "events": [{"step": 5, "text": "…", …}],
+ "probes": [{"name": "price", "fact": "It costs 79 euros.", "question": "…", "paraphrases": ["…"], "neighbour": "…", "answer": ["79"],
+             "step": 5, "neighbour_step": 7, "to": "everyone"}]}
 ```
 
 `hears` says who hears what is said to nobody in particular; `reach_out` between whom REACH_OUT may open a conversation. After
-`episode_steps` steps an episode ends, and memories condense what is over their low water. An agent is its index in the
-file. A World is immutable; any thread may read it.
+`episode_steps` steps an episode ends, and memories condense what is over their low water. `probes` are facts with the
+questions that should find them again (see `Probe`): one that an opening or event has word for word is told by that, when and to whom that is; any
+other is told besides. An agent is its index in the file. A World is immutable; any thread may read it.
 """
 
 from __future__ import annotations
@@ -27,9 +30,11 @@ from pathlib import Path
 from typing import Any
 
 from troupelab._share import shared_folder
-from troupelab.errors import WorldError
+from troupelab.errors import InputError, WorldError
+from troupelab.people.acts import CONVERSATION
 from troupelab.people.files import check_json, read_object, resolve, typed
 from troupelab.people.persona import Persona
+from troupelab.people.probes import MAX_PROBES, Probe, probe_from
 
 __all__ = ["MAX_AGENTS", "ScheduledEvent", "World"]
 
@@ -73,6 +78,7 @@ class World:
     steps: int
     knowledge: tuple[str, ...] = ()
     episode_steps: int | None = None
+    probes: tuple[Probe, ...] = ()
 
     @staticmethod
     def names() -> list[str]:
@@ -123,6 +129,9 @@ class World:
         later = typed(found, "events", list, source, WorldError, default=[])
         events = [cast.event(raw, f"opening[{place}]", 0) for place, raw in enumerate(opening)]
         events += [cast.event(raw, f"events[{place}]", None) for place, raw in enumerate(later)]
+        asked = typed(found, "probes", list, source, WorldError, default=[])
+        if len(asked) > MAX_PROBES:
+            raise WorldError(source, "probes", f"at most {MAX_PROBES} probes", found=str(len(asked)))
         return World(
             name=typed(found, "name", str, source, WorldError),
             description=typed(found, "description", str, source, WorldError, default=""),
@@ -137,6 +146,7 @@ class World:
             if found.get("episode_steps") is None
             else typed(found, "episode_steps", int, source, WorldError, low=1, high=1_000_000),
             knowledge=_facts(typed(found, "knowledge", list, source, WorldError, default=[]), source),
+            probes=tuple(cast.probe(raw, f"probes[{place}]", events) for place, raw in enumerate(asked)),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -177,7 +187,23 @@ class World:
                 }
                 for event in self.events
             ],
+            "probes": [
+                {**probe.to_dict(), "to": _EVERYONE if probe.to is None else [names[agent] for agent in probe.to]}
+                for probe in self.probes
+            ],
         }
+
+    @property
+    def stimuli(self) -> tuple[ScheduledEvent, ...]:
+        """What is told by the world itself: its events, and then what its probes are about, where no event says that."""
+        everybody = tuple(range(len(self.personas)))
+        told = list(self.events)
+        for probe in self.probes:
+            to = everybody if probe.to is None else probe.to
+            for step, text in ((probe.step, probe.fact), (probe.neighbour_step, probe.neighbour)):
+                if text and not any(text in event.text and event.step == step for event in self.events):
+                    told.append(ScheduledEvent(step, CONVERSATION, "", text, to))
+        return tuple(told)
 
     @property
     def agent_names(self) -> tuple[str, ...]:
@@ -321,3 +347,19 @@ class _Cast:
             return tuple(sorted(self.groups[to]))
         names = to if isinstance(to, list) else [to]
         return tuple(sorted({self.find(name, field) for name in names}))
+
+    def probe(self, raw: Any, field: str, events: Sequence[ScheduledEvent]) -> Probe:
+        if not isinstance(raw, dict):
+            raise WorldError(self.source, field, "an object with a name, a fact and a question", found=repr(raw)[:80])
+        raw = dict(raw)
+        to = self.receivers(raw["to"], f"{field}.to") if raw.get("to", _EVERYONE) != _EVERYONE else None
+        for text, step in (("fact", "step"), ("neighbour", "neighbour_step")):
+            said = [event for event in events if raw.get(text) and str(raw[text]) in event.text]
+            if said and step not in raw:
+                raw[step] = said[0].step
+                if "to" not in raw and text == "fact" and len(said[0].to) < len(self.index):
+                    to = said[0].to
+        try:
+            return probe_from(raw, to)
+        except InputError as problem:
+            raise WorldError(self.source, f"{field}.{problem.field}", problem.expected) from problem

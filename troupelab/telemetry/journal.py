@@ -36,6 +36,7 @@ __all__ = [
     "Journal",
     "LimitRow",
     "NotesRow",
+    "ProbeRow",
     "Row",
     "StateRow",
     "ToldRow",
@@ -134,6 +135,13 @@ class StateRow(Row, frozen=True, gc=False, array_like=True, tag="state"):
     state: dict[str, str]
 
 
+class ProbeRow(Row, frozen=True, gc=False, array_like=True, tag="probe"):
+    """A fact that a user planted: a probe as a world file has it, and who was told, by index (None: everybody)."""
+
+    probe: dict[str, Any]
+    to: list[int] | None
+
+
 class EventRow(Row, frozen=True, gc=False, array_like=True, tag="event"):
     """An event that follows from nothing else."""
 
@@ -173,7 +181,7 @@ class Header(msgspec.Struct, frozen=True):
 
 _encode = msgspec.msgpack.Encoder().encode
 _read_rows = msgspec.msgpack.Decoder(
-    list[ActRow | AsideRow | ToldRow | LimitRow | NotesRow | CalledRow | StateRow | EventRow | EndRow]
+    list[ActRow | AsideRow | ToldRow | LimitRow | NotesRow | CalledRow | StateRow | ProbeRow | EventRow | EndRow]
 ).decode
 _read_header = msgspec.msgpack.Decoder(Header).decode
 _read_format = msgspec.msgpack.Decoder(int).decode

@@ -1,0 +1,1 @@
+"""Which limits to choose: replay, sweep, compare."""
