@@ -70,6 +70,9 @@ if TYPE_CHECKING:
     from troupelab.store import Store
     from troupelab.text.embed import Embedder, HashingEmbedder
     from troupelab.text.wordllama import WordLlamaEmbedder
+    from troupelab.tuning.replay import replay
+    from troupelab.tuning.retention import retention
+    from troupelab.tuning.stream import Stream
 
 __version__ = "0.1.0"
 
@@ -103,6 +106,9 @@ _HOMES = {
     "troupelab.store": ("Store",),
     "troupelab.text.embed": ("Embedder", "HashingEmbedder"),
     "troupelab.text.wordllama": ("WordLlamaEmbedder",),
+    "troupelab.tuning.replay": ("replay",),
+    "troupelab.tuning.retention": ("retention",),
+    "troupelab.tuning.stream": ("Stream",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -157,6 +163,7 @@ __all__ = [
     "StoreFullError",
     "StoreLockedError",
     "StoreVersionError",
+    "Stream",
     "TroupeLabError",
     "WordLlamaEmbedder",
     "World",
@@ -164,7 +171,9 @@ __all__ = [
     "__version__",
     "bridges",
     "load_ipython_extension",
+    "replay",
     "report",
+    "retention",
     "runs",
     "side_by_side",
     "snapshot",

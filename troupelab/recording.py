@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from troupelab.telemetry.frames import Frames
     from troupelab.telemetry.recorder import Recorder
 
-__all__ = ["Recording"]
+__all__ = ["Recording", "embedder_of", "read_folder"]
 
 BROKEN_OFF = "broken off"
 _TELL_EVERY_S = 0.25
@@ -113,13 +113,13 @@ class Recording:
             StoreError: it cannot be read, or there is no room for what is read.
         """
         where = Path(folder)
-        header, rows = _read(where)
+        header, rows = read_folder(where)
         store = new_store(None)
         try:
             write_past(store, header, rows)
             try:
                 past = Past(store)
-                run = _run_of(past, _embedder(header) if embedder == "same" else embedder, max_rows)
+                run = _run_of(past, embedder_of(header) if embedder == "same" else embedder, max_rows)
             except CheckpointError as error:
                 raise CheckpointError(str(error).replace(str(store.path), str(where / RUN_FILE))) from error
             _look_back(run, sum(isinstance(row, ActRow) for row in rows), progress)
@@ -299,7 +299,7 @@ class _Retold(Actor):
         """Pass over what an agent remembered."""
 
 
-def _read(folder: Path) -> tuple[Header, list[Row]]:
+def read_folder(folder: Path) -> tuple[Header, list[Row]]:
     """What a folder's file says of its run."""
     file = folder / RUN_FILE
     if not file.is_file():
@@ -315,7 +315,7 @@ def _read(folder: Path) -> tuple[Header, list[Row]]:
         raise StoreLockedError(f"the run in {folder} still goes on: wait for its end, or stop it ({error})") from error
 
 
-def _embedder(header: Header) -> Embedder | None:
+def embedder_of(header: Header) -> Embedder | None:
     """The embedder of a name, where we have it; otherwise the best one, and the recording says what that means."""
     known = [default_embedder(), HashingEmbedder()]
     return next((each for each in known if each.name == header.embedder), known[0]) if header.embedder else None

@@ -133,7 +133,9 @@ class Engine:
             for change in self._limits.log[self._past.changes :] if self._past is not None else ():
                 self._accept(change)
             if self._past is not None:
-                self._clock.set(self._past.last_s)  # the new life begins where the earlier one ended, not a moment later
+                self._clock.set(
+                    self._past.last_s
+                )  # the new life begins where the earlier one ended, not a moment later
             standing.enter("running", "" if self._past is None else "first it lives through its past again")
             if self._past is not None:
                 self._clock.start(self._past.last_s)
