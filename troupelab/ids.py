@@ -7,13 +7,15 @@ that no draw depends on how many others were made before it. Pure functions; any
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import xxhash
+from numpy.typing import NDArray
 
 __all__ = ["TOLD", "WORLD", "IdParts", "draw", "make_id", "split_id", "step_of", "uniform"]
 
 _STEP_BITS, _SEQUENCE_BITS, _ATTEMPT_BITS = 22, 14, 6
+_Id = TypeVar("_Id", int, NDArray[Any])
 _MAX = (1 << 20, 1 << _STEP_BITS, 1 << _SEQUENCE_BITS, 1 << _ATTEMPT_BITS)
 
 WORLD = -1
@@ -56,13 +58,14 @@ def split_id(packed: int) -> IdParts:
     return IdParts(agent - 1, step, sequence, attempt)
 
 
-def step_of(packed: int) -> int:
-    """The step in an id: the part of `split_id` that is wanted most often.
+def step_of(packed: _Id) -> _Id:
+    """The step in an id, or the steps in an array of ids: the part of `split_id` that is wanted most often.
 
     >>> step_of(make_id(3, 14, 2))
     14
     """
-    return packed >> _SEQUENCE_BITS + _ATTEMPT_BITS & _MAX[1] - 1
+    steps: _Id = packed >> _SEQUENCE_BITS + _ATTEMPT_BITS & _MAX[1] - 1  # type: ignore[assignment]
+    return steps
 
 
 def draw(seed: int, purpose: str, agent: int = 0, step: int = 0, call: int = 0, attempt: int = 0) -> int:

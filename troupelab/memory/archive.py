@@ -259,8 +259,15 @@ class Archive:
         return self._shelf.records(RECORDS, self._agent, self._numbers[-1])[-1].id
 
 
-def _within(records: Sequence[Record], start: int, end: int) -> Iterator[Record]:
-    return (record for record in records if was_between(record, start, end))
+def _within(records: Sequence[Record], start: int, end: int) -> list[Record]:
+    """Those of some records, which are in the order of their last steps, that were heard or done within a span of steps."""
+    if start > end:
+        return []
+    low = bisect_left(records, start, key=_step)
+    high = bisect_right(records, end, low, key=_step)
+    # Of what came again later, the first time counts, too.
+    again = [each for each in records[high:] if each.first_id and was_between(each, start, end)]
+    return [*records[low:high], *again]
 
 
 def _step(record: Record) -> int:

@@ -6,7 +6,7 @@ Any thread may call them. Scores are rounded to 1e-5 and ties go by id, so that 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ __all__ = [
     "best",
     "high_water",
     "importance",
+    "importances",
     "low_water",
     "max_age_steps",
     "overlap",
@@ -47,6 +48,12 @@ as vectors 267, 274 and 275."""
 def importance(kind: str) -> float:
     """How much a record counts by its kind: what others say most, own speech and thoughts less (they are repeated more)."""
     return _IMPORTANCE.get(kind, 1.0)
+
+
+def importances(kinds: Sequence[str]) -> list[float]:
+    """How much each of many records counts."""
+    known = {kind: importance(kind) for kind in set(kinds)}
+    return [known[kind] for kind in kinds]
 
 
 def high_water(limits: Limits) -> tuple[float, float]:

@@ -8,12 +8,13 @@ It changes nothing. Owned by one memory, on the engine's loop thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from troupelab.ids import step_of
 from troupelab.memory import policy
 from troupelab.memory.archive import Archive
 from troupelab.memory.record import Note, Record
@@ -66,9 +67,10 @@ class Finder:
         weights = np.ones(count)
         if records:
             relevance = np.concatenate([relevance, self._records_like(question, records)])
-            last_steps = np.concatenate([last_steps, [float(record.step) for record in records]])
-            weights = np.concatenate([weights, [policy.importance(record.kind) for record in records]])
-            ids = np.concatenate([ids, np.array([record.id for record in records], dtype=np.int64)])
+            own_ids = np.array([record.id for record in records], dtype=np.int64)
+            last_steps = np.concatenate([last_steps, step_of(own_ids)])
+            weights = np.concatenate([weights, policy.importances([record.kind for record in records])])
+            ids = np.concatenate([ids, own_ids])
         scores = policy.scores(relevance, step - last_steps, weights)
         return [
             Found(float(scores[place]), tier.note(place) if place < count else records[place - count])
@@ -90,10 +92,9 @@ class Finder:
         """The archived records of the steps that the best notes speak of."""
         if self._archive is None or not len(fitting):
             return []
-        led: dict[int, Record] = {}
-        for place in policy.best(fitting.astype(np.float64).round(5), self._semantic.ids, _LEADS):
-            note = self._semantic.note(place)
-            led.update((record.id, record) for record in self._archive.between(note.first_step, note.last_step))
+        places = policy.best(fitting.astype(np.float64).round(5), self._semantic.ids, _LEADS)
+        spans = _joined((note.first_step, note.last_step) for note in map(self._semantic.note, places))
+        led = {record.id: record for first, last in spans for record in self._archive.between(first, last)}
         return [led[id_] for id_ in sorted(led)]
 
     def _notes_like(self, texts: Sequence[str]) -> tuple[_Question, NDArray[np.float32]]:
@@ -109,10 +110,28 @@ class Finder:
     def _records_like(self, question: _Question, records: Sequence[Record]) -> NDArray[np.float32]:
         """How well each record fits: by its text's vector, and by its words, with the name of who said it as in a note."""
         words = sketches([record.text for record in records], again=True)
-        words = words | sketches([record.source for record in records], again=True)
+        sources = {record.source: 0 for record in records}
+        sources.update(zip(sources, range(len(sources)), strict=True))
+        by_source = sketches(list(sources), again=True)
+        words = words | by_source[[sources[record.source] for record in records]]
         overlaps = policy.overlap(having(words.T[question.bits // 8], question.bits), question.rarity)
         vectors = None
         if self._embed is not None and question.vector is not None:
             vectors = self._embed([record.text for record in records])
         cosines = None if vectors is None or question.vector is None else np.vecdot(vectors, question.vector)
         return policy.relevance(cosines, overlaps)
+
+
+def _joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans of steps, those that touch each other put together, so that what they cover is looked at once.
+
+    >>> _joined([(7, 9), (0, 3), (2, 5)])
+    [(0, 5), (7, 9)]
+    """
+    joined: list[tuple[int, int]] = []
+    for first, last in sorted(spans):
+        if joined and first <= joined[-1][1] + 1:
+            joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
+        else:
+            joined.append((first, last))
+    return joined

@@ -58,13 +58,14 @@ class Agent:
         """Have something remembered with the next act that was no part of the scene, such as an interview."""
         self.asides.append((kind, source, text))
 
-    def commit(self, step: int, heard: Sequence[Message], actions: Sequence[Action]) -> None:
-        """End the act of a step: remember what was heard and then what was done. DONE says nothing and is not remembered."""
+    def commit(self, step: int, heard: Sequence[Message], actions: Sequence[Action]) -> list[Record]:
+        """End the act of a step: remember what was heard and then what was done, which it returns. DONE says nothing and is not remembered."""
         for past in [each for each in self._inbox if each <= step]:
             del self._inbox[past]
         records = self.to_remember(step, heard, actions)
         self.asides.clear()
         self.memory.store(records)
+        return records
 
     def to_remember(self, step: int, heard: Sequence[Message], actions: Sequence[Action]) -> list[Record]:
         """The records that an act leaves: what was heard, then what was done, then what was asked aside."""

@@ -50,7 +50,9 @@ def _sketch(text: str) -> bytes:
     return np.packbits(np.frombuffer(bits, dtype=np.uint8)).tobytes()
 
 
-_sketch_cached = lru_cache(maxsize=4_096)(_sketch)
+_sketch_cached = lru_cache(maxsize=16_384)(
+    _sketch
+)  # some 300 bytes each, and the text, which others mostly hold anyway
 
 
 def sketches(texts: Sequence[str], *, again: bool = False) -> NDArray[np.uint8]:

@@ -16,7 +16,6 @@ from troupelab.engine.clock import Clock
 from troupelab.engine.past import planted
 from troupelab.engine.prober import Prober
 from troupelab.events import ActDone, ActionTaken, Failed
-from troupelab.ids import TOLD
 from troupelab.livelimits import LiveLimits
 from troupelab.memory.consolidate import Consolidation, Job
 from troupelab.memory.pool import Pool
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Play"]
 
-_OWN_TELLINGS = TOLD + 4_000
+_OWN_TELLINGS = 4_000
 """The sequence numbers of what is planted here begin after those of what the run was told."""
 
 
@@ -161,8 +160,7 @@ class Play:
         self.prober.ask(agent, step, row.end_s)
 
     def _commit(self, agent: Agent, step: int, heard: Sequence[Any], actions: tuple[Action, ...]) -> None:
-        self.stored += agent.to_remember(step, heard, actions)
-        agent.commit(step, heard, actions)
+        self.stored += agent.commit(step, heard, actions)
 
     def _start(self, agent: Agent) -> None:
         """Run what is due; its notes are admitted at the agent's next act, as in a run."""

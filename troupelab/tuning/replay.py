@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from troupelab.errors import InputError, LimitError
+from troupelab.ids import split_id
 from troupelab.limits import FIELDS, Limits, Number
 from troupelab.people.probes import Probe
 from troupelab.recording import Recording
@@ -28,6 +29,8 @@ from troupelab.tuning.stream import Stream
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from troupelab.memory.record import Record
 
 __all__ = ["Replayed", "Source", "replay"]
 
@@ -104,7 +107,8 @@ class Replayed:
         """For what it is exact, and for what not, in a few sentences."""
         self.exact = not (fixed or told or play.strays or stream.past.full_s is not None)
         """Whether it is the run itself, lived through again."""
-        self._records = _fates(play)
+        self._stored = play.stored
+        self._places = _Places(play)
         self._size = {
             "notes": sum(len(agent.memory.notes) for agent in play.stage.agents),
             "archived": sum(agent.memory.size().archive_records for agent in play.stage.agents),
@@ -144,7 +148,7 @@ class Replayed:
             "world": self.name,
             "agents": len(self.agent_names),
             "steps": self.steps,
-            "records": len(self._records),
+            "records": len(self._stored),
             "merged": self.recorder.count("dedups"),
             "consolidations": self.recorder.count("consolidations"),
             **self._size,
@@ -166,7 +170,7 @@ class Replayed:
 
         rows = [
             (self.agent_names[agent], record.id, record.step, record.kind, record.source, record.text, TIERS[tier])
-            for agent, record, tier in self._records
+            for agent, record, tier in self._places.of(self._stored)
         ]
         frame = pd.DataFrame(rows, columns=["agent", "id", "step", "kind", "source", "text", "tier"])
         frame["tier"] = pd.Categorical(frame["tier"], TIERS)
@@ -193,36 +197,42 @@ def _peak_bytes(columns: Mapping[str, Any], agents: int) -> int:
     return int(np.cumsum(change).max(initial=0))
 
 
-def _fates(play: Play) -> list[tuple[int, Any, int]]:
-    """Each record's agent and the place of its tier in `TIERS`."""
-    from troupelab.ids import split_id
+class _Places:
+    """Where records are at the end of a replay, as far as that takes a moment; which of them notes still speak of is looked at when asked."""
 
-    recent: set[int] = set()
-    archived: set[int] = set()
-    alive: list[set[int]] = []
-    for agent in play.stage.agents:
-        memory = agent.memory
-        recent.update(record.id for record in memory.recent(1 << 60))
-        if memory.archive is not None:
-            archived.update(record.id for record in memory.archive.between(0, 1 << 30))
-        alive.append(set(memory._semantic.ids.tolist()))
-    noted: set[int] = set()
-    for index, job, notes in play.condensed:
-        texts = "\n".join(note.text for note in notes if note.id in alive[index])
-        if texts:
-            noted.update(
-                record.id for record in job.records if any(part.text in texts for part in analyse(record.text))
-            )
-    dedups = play.recorder.read("dedups").columns
-    into = dict(zip(dedups["merged_id"].tolist(), dedups["kept_id"].tolist(), strict=True))
-    found = []
-    for record in play.stored:
-        last = record.id
-        while last in into:
-            last = into[last]
-        tier = 0 if last in recent else 1 if last in archived else 2 if last in noted else 3
-        found.append((split_id(record.id).agent, record, tier))
-    return found
+    def __init__(self, play: Play) -> None:
+        self.recent: set[int] = set()
+        self.archived: set[int] = set()
+        self.notes: list[set[int]] = []
+        for agent in play.stage.agents:
+            memory = agent.memory
+            self.recent.update(record.id for record in memory.recent(1 << 60))
+            if memory.archive is not None:
+                self.archived.update(record.id for record in memory.archive.between(0, 1 << 30))
+            self.notes.append(set(memory._semantic.ids.tolist()))
+        self.condensed = play.condensed
+        dedups = play.recorder.read("dedups").columns
+        self.into = dict(zip(dedups["merged_id"].tolist(), dedups["kept_id"].tolist(), strict=True))
+
+    def _noted(self) -> set[int]:
+        noted: set[int] = set()
+        for index, job, notes in self.condensed:
+            texts = "\n".join(note.text for note in notes if note.id in self.notes[index])
+            for record in job.records if texts else ():
+                if any(part.text in texts for part in analyse(record.text)):
+                    noted.add(record.id)
+        return noted
+
+    def of(self, records: Sequence[Record]) -> list[tuple[int, Record, int]]:
+        """Each record's agent, the record, and the place of its tier in `TIERS`."""
+        noted, found = self._noted(), []
+        for record in records:
+            last = record.id
+            while last in self.into:
+                last = self.into[last]
+            tier = 0 if last in self.recent else 1 if last in self.archived else 2 if last in noted else 3
+            found.append((split_id(record.id).agent, record, tier))
+        return found
 
 
 def _exactness(stream: Stream, play: Play, fixed: Mapping[str, Number], told: bool) -> str:

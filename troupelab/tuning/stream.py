@@ -42,8 +42,9 @@ class KeptVectors:
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
-        self._rows: dict[str, Any] = {}
+        self._places: dict[str, int] = {}
         self.name, self.dims = embedder.name, embedder.dims
+        self._rows: Vectors = np.zeros((1_024, self.dims), dtype=np.float32)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name == "prepare":  # here, vectors are at hand or made at once
@@ -53,17 +54,25 @@ class KeptVectors:
     @property
     def kept(self) -> int:
         """How many vectors it has."""
-        return len(self._rows)
+        return len(self._places)
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """One unit vector a text, shape (len(texts), dims)."""
-        rows = self._rows
-        missing = [text for text in dict.fromkeys(texts) if text not in rows]
-        if missing:
-            rows.update(zip(missing, self._embedder.embed(missing), strict=True))
-        if not texts:
-            return np.zeros((0, self.dims), dtype=np.float32)
-        return np.stack([rows[text] for text in texts])
+        try:
+            places = [self._places[text] for text in texts]
+        except KeyError:
+            self._add([text for text in dict.fromkeys(texts) if text not in self._places])
+            places = [self._places[text] for text in texts]
+        return self._rows[places]
+
+    def _add(self, texts: Sequence[str]) -> None:
+        have = len(self._places)
+        if have + len(texts) > len(self._rows):
+            more = np.zeros((2 * (have + len(texts)), self.dims), dtype=np.float32)
+            more[:have] = self._rows[:have]
+            self._rows = more
+        self._rows[have : have + len(texts)] = self._embedder.embed(texts)
+        self._places.update(zip(texts, range(have, have + len(texts)), strict=True))
 
 
 class Stream:
