@@ -129,9 +129,9 @@ def test_facts_that_are_drawn_are_told_and_asked() -> None:
 
 @settings(max_examples=12, deadline=None)
 @given(
-    st.one_of(st.none(), st.integers(1, 60)),
+    st.one_of(st.none(), st.integers(4, 60)),
     st.floats(0.1, 1.0),
-    st.one_of(st.none(), st.floats(0.5, 1.0)),
+    st.one_of(st.none(), st.floats(0.8, 1.0)),
     st.one_of(st.none(), st.integers(1, 20)),
     st.one_of(st.none(), st.integers(1, 40)),
 )

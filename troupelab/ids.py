@@ -64,7 +64,7 @@ def step_of(packed: _Id) -> _Id:
     >>> step_of(make_id(3, 14, 2))
     14
     """
-    steps: _Id = packed >> _SEQUENCE_BITS + _ATTEMPT_BITS & _MAX[1] - 1  # type: ignore[assignment]
+    steps: _Id = packed >> _SEQUENCE_BITS + _ATTEMPT_BITS & _MAX[1] - 1
     return steps
 
 

@@ -56,8 +56,8 @@ class Recorded(Protocol):
 def share(hits: NDArray[np.bool_], clusters: NDArray[np.integer]) -> Share:
     """A share and its interval, by the clusters that its observations belong to.
 
-    >>> share(np.array([True, True, False, True]), np.array([0, 0, 0, 0]))
-    Share(value=0.75, low=0.3006418423008..., high=0.9544127391902..., n=4)
+    >>> str(share(np.array([True, True, False, True]), np.array([0, 0, 0, 0])))
+    '0.75 [0.30–0.95]'
     """
     n = len(hits)
     if not n:

@@ -78,11 +78,12 @@ class KeptVectors:
 class Stream:
     """A run's stream of events, to be replayed; made by `Stream.of`."""
 
-    def __init__(self, past: Past, rows: list[Row], embedder: Embedder | None, source: str) -> None:
+    def __init__(self, past: Past, rows: list[Row], embedder: Embedder | None, folder: Path | None) -> None:
         self.past = past
         self.rows = rows
         self.embedder: KeptVectors | None = None if embedder is None else KeptVectors(embedder)
-        self.source = source
+        self.folder = folder
+        """Where the run is kept; None where it is in a temporary file of its own."""
         self.world: World
         self.limits: Limits
         self.options: Options
@@ -104,9 +105,10 @@ class Stream:
         """
         if isinstance(source, Stream):
             return source
+        folder: Path | None
         if isinstance(source, Run):
             header, rows, embedder = *_rows_of(source), source._embedder
-            told = source.name if source.folder is None else str(source.folder)
+            folder, told = source.folder if source._file.is_closed else None, source.name
         else:
             folder = source.folder if isinstance(source, Recording) else Path(source)
             header, rows = read_folder(folder)
@@ -118,7 +120,7 @@ class Stream:
             raise CheckpointError(
                 f"{told} is a run of TinyTroupe's persons: only TinyTroupe knows what they remember, and it cannot be replayed here"
             )
-        return cls(past, rows, embedder, told)
+        return cls(past, rows, embedder, folder)
 
     @property
     def header(self) -> Header:
