@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from troupelab.tuning.replay import replay
     from troupelab.tuning.retention import retention
     from troupelab.tuning.stream import Stream
+    from troupelab.tuning.sweep import sweep
 
 __version__ = "0.1.0"
 
@@ -109,6 +110,7 @@ _HOMES = {
     "troupelab.tuning.replay": ("replay",),
     "troupelab.tuning.retention": ("retention",),
     "troupelab.tuning.stream": ("Stream",),
+    "troupelab.tuning.sweep": ("sweep",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -177,6 +179,7 @@ __all__ = [
     "runs",
     "side_by_side",
     "snapshot",
+    "sweep",
 ]
 
 

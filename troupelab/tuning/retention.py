@@ -8,6 +8,7 @@ the intervals of recall are percentile bootstraps over agents (Efron, 1979; 1,00
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from troupelab.telemetry.recorder import Batch
 
-__all__ = ["Retention", "Share", "retention", "share"]
+__all__ = ["Retention", "Share", "interval", "retention", "share"]
 
 _DRAWS = 1_000
 _Z = 1.959964
@@ -74,6 +75,49 @@ def share(hits: NDArray[np.bool_], clusters: NDArray[np.integer]) -> Share:
     shares = (drawn @ right) / (drawn @ asked)
     low, high = np.quantile(shares, [0.025, 0.975]).tolist()
     return Share(value, min(low, value), max(high, value), n)
+
+
+# Student's t at 97.5 %, for 1, 2, … degrees of freedom; from R's qt(0.975, df).
+_T = (
+    12.706,
+    4.303,
+    3.182,
+    2.776,
+    2.571,
+    2.447,
+    2.365,
+    2.306,
+    2.262,
+    2.228,
+    2.201,
+    2.179,
+    2.160,
+    2.145,
+    2.131,
+    2.120,
+    2.110,
+    2.101,
+    2.093,
+    2.086,
+)
+
+
+def interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    """The mean of replicates and its 95 % interval by Student's t (1908); of a single one the interval is not known: NaN.
+
+    >>> [round(value, 3) for value in interval(np.array([0.8, 0.9, 1.0]))]
+    [0.9, 0.652, 1.148]
+    """
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return math.nan, math.nan, math.nan
+    mean = float(known.mean())
+    if len(known) == 1:
+        return mean, math.nan, math.nan
+    freedom = len(known) - 1
+    t = _T[freedom - 1] if freedom <= len(_T) else _Z + (_Z**3 + _Z) / (4 * freedom)  # Fisher and Cornish (1960)
+    half = t * float(known.std(ddof=1)) / math.sqrt(len(known))
+    return mean, mean - half, mean + half
 
 
 @dataclass(frozen=True, repr=False)

@@ -7,7 +7,7 @@ loky's, which do not run the user's script again as those of `multiprocessing` d
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, Future, as_completed
+from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,7 @@ class Workers:
         self._streams = list(streams)
         self._seeds = list(seeds)
         self._baselines: Baselines = {}
-        self._pool: Executor | None = None
+        self._pool: Any = None
         if count > 1 and all(stream.folder is not None for stream in streams):
             from loky import ProcessPoolExecutor
 
@@ -86,7 +86,7 @@ class Workers:
         except BrokenProcessPool as error:
             raise RunError("a worker of the sweep died, perhaps for want of memory: try fewer workers") from error
         except BaseException:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool.shutdown(wait=False, kill_workers=True)
             raise
         return found
 
@@ -113,4 +113,4 @@ class Workers:
     def close(self) -> None:
         """End the processes."""
         if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool.shutdown(wait=True)
