@@ -414,8 +414,9 @@ def test_large_consolidations_run_beside_the_loop_and_small_ones_on_it():
 
     watched = Watched()
     run = quick_run(
-        steps=20, embedder=watched, limits=tl.Limits(recent_max_records=120, consolidate_to=0.0, dedup_similarity=None)
-    )
+        steps=20, embedder=watched, limits=tl.Limits(recent_max_records=120, consolidate_to=0.0, dedup_similarity=None),
+        ask_every=0,  # what asks memories about facts embeds as many records, on the loop
+    )  # fmt: skip
     run.start(paused=True)
     run.limits.update(recent_max_records=8, agents=["Elif Aydın"])
     run.resume()

@@ -40,13 +40,16 @@ class Peek:
         self._shelf = memory._shelf
         with self._shelf.aside():
             self._records = [*memory._waiting(), *memory._recent.peek()]
+        self._looks = memory._finder.looks()
         self._ids = {record.id for record in self._records}
 
     def relevant(self, text: str, k: int) -> list[Looked]:
         """What `Memory.relevant` finds in all tiers, best first."""
         memory = self._memory
         with self._shelf.aside():
-            found = memory._finder.relevant(text, k, memory.step, self._records, notes=True, archive=True)
+            found = memory._finder.relevant(
+                text, k, memory.step, self._records, notes=True, archive=True, looks=self._looks
+            )
         return [self._looked(each) for each in found]
 
     def _looked(self, found: Found) -> Looked:

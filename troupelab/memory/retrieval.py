@@ -22,7 +22,7 @@ from troupelab.memory.semantic import Semantic
 from troupelab.text.embed import Vectors, mean_direction
 from troupelab.text.sketch import bits_of, having, sketches
 
-__all__ = ["Finder", "Found"]
+__all__ = ["Finder", "Found", "Looks"]
 
 Embed: TypeAlias = Callable[[Sequence[str]], Vectors | None]
 """Gives vectors, or none where they cannot be had: then words alone are compared."""
@@ -46,6 +46,39 @@ class _Question(NamedTuple):
     rarity: NDArray[np.float64]
 
 
+class Looks:
+    """What records are compared by: sketches and vectors of their texts, each made once for several questions in a row.
+
+    Args:
+        embed: gives vectors; None where words alone are compared.
+    """
+
+    def __init__(self, embed: Embed | None) -> None:
+        self._embed = embed
+        self._places: dict[int, int] = {}
+        self._words = sketches([])
+        self._vectors: Vectors | None = None
+
+    def of(self, records: Sequence[Record], *, vectors: bool) -> tuple[NDArray[np.uint8], Vectors | None]:
+        """Sketches of some records, with the names of who said them as in a note, and (where asked for and to be had) their vectors."""
+        places = self._places
+        if new := [record for record in records if record.id not in places]:
+            words = sketches([record.text for record in new], again=True)
+            names = {record.source: 0 for record in new}
+            names.update(zip(names, range(len(names)), strict=True))
+            words = words | sketches(list(names), again=True)[[names[record.source] for record in new]]
+            found = self._embed([record.text for record in new]) if self._embed is not None and vectors else None
+            if not places:
+                self._words, self._vectors = words, found
+            else:
+                self._words = np.concatenate([self._words, words])
+                lacks = self._vectors is None or found is None
+                self._vectors = None if lacks else np.concatenate([self._vectors, found])
+            places.update(zip((record.id for record in new), range(len(places), len(places) + len(new)), strict=True))
+        rows = np.array([places[record.id] for record in records], dtype=np.intp)
+        return self._words[rows], None if self._vectors is None else self._vectors[rows]
+
+
 class Finder:
     """Looks through a memory's tiers."""
 
@@ -54,10 +87,25 @@ class Finder:
         self._archive = archive
         self._embed = embed
 
+    def looks(self) -> Looks:
+        """For several questions while nothing changes."""
+        return Looks(self._embed)
+
     def relevant(
-        self, text: str, k: int, step: int, records: Sequence[Record], *, notes: bool, archive: bool
+        self,
+        text: str,
+        k: int,
+        step: int,
+        records: Sequence[Record],
+        *,
+        notes: bool,
+        archive: bool,
+        looks: Looks | None = None,
     ) -> list[Found]:
-        """The `k` best of all notes (where `notes`), of some records, and of the archived ones to which the best notes lead."""
+        """The `k` best of all notes (where `notes`), of some records, and of the archived ones to which the best notes lead.
+
+        `looks` is given by whoever asks several times while nothing changes.
+        """
         tier = self._semantic
         question, fitting = self._notes_like([text])
         if archive:
@@ -66,7 +114,7 @@ class Finder:
         relevance, last_steps, ids = fitting[:count], tier.last_steps[:count], tier.ids[:count]
         weights = np.ones(count)
         if records:
-            relevance = np.concatenate([relevance, self._records_like(question, records)])
+            relevance = np.concatenate([relevance, self._records_like(question, records, looks or Looks(self._embed))])
             own_ids = np.array([record.id for record in records], dtype=np.int64)
             last_steps = np.concatenate([last_steps, step_of(own_ids)])
             weights = np.concatenate([weights, policy.importances([record.kind for record in records])])
@@ -107,17 +155,10 @@ class Finder:
         cosines = None if vector is None else self._semantic.similarity(vector)
         return _Question(vector, bits, rarity), policy.relevance(cosines, policy.overlap(has, rarity))
 
-    def _records_like(self, question: _Question, records: Sequence[Record]) -> NDArray[np.float32]:
+    def _records_like(self, question: _Question, records: Sequence[Record], looks: Looks) -> NDArray[np.float32]:
         """How well each record fits: by its text's vector, and by its words, with the name of who said it as in a note."""
-        words = sketches([record.text for record in records], again=True)
-        sources = {record.source: 0 for record in records}
-        sources.update(zip(sources, range(len(sources)), strict=True))
-        by_source = sketches(list(sources), again=True)
-        words = words | by_source[[sources[record.source] for record in records]]
+        words, vectors = looks.of(records, vectors=question.vector is not None)
         overlaps = policy.overlap(having(words.T[question.bits // 8], question.bits), question.rarity)
-        vectors = None
-        if self._embed is not None and question.vector is not None:
-            vectors = self._embed([record.text for record in records])
         cosines = None if vectors is None or question.vector is None else np.vecdot(vectors, question.vector)
         return policy.relevance(cosines, overlaps)
 

@@ -159,9 +159,11 @@ def refuse_damaged(contents: Contents, path: Path) -> None:
 
 def _who_holds(path: Path) -> str:
     holder = ""
-    with contextlib.suppress(OSError):
-        holder = lock_path(path).read_text(encoding="ascii", errors="replace").strip()
-    who = "this process" if holder == str(os.getpid()) else f"process {holder}" if holder else "another process"
+    with contextlib.suppress(OSError), lock_path(path).open("rb") as file:
+        holder = file.read(20).decode("ascii", "replace").strip()
+    if not holder:  # whoever only reads leaves no name
+        return f"{path} is being read or opened by somebody else: wait until that is done, or choose another path"
+    who = "this process" if holder == str(os.getpid()) else f"process {holder}"
     return f"{path} is open for writing in {who}: close that store first, or choose another path"
 
 
@@ -171,11 +173,11 @@ def opened_to_look(path: Path, *, beside_writer: bool = True) -> Iterator[sqlite
     with translated(path), contextlib.ExitStack() as stack:
         if not path.is_file():
             raise StoreError(f"{path} is not a file")
-        # Where nobody writes, nobody may begin to, and SQLite need not put its own files beside this one. A folder that
+        # Where nobody writes, nobody may begin to (others may look), and SQLite need not put its own files beside this one. A folder that
         # cannot be written (any other OSError) has no writer either.
         alone = True
         try:
-            stack.callback(unlock_file, lock_file(lock_path(path)), lock_path(path))
+            stack.callback(unlock_file, lock_file(lock_path(path), shared=True), lock_path(path))
         except BlockingIOError:
             if not beside_writer:
                 raise StoreLockedError(_who_holds(path)) from None

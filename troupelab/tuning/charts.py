@@ -102,7 +102,8 @@ def parallel(frame: pd.DataFrame, space: Sequence[str], objectives: Sequence[str
         else:
             dimensions.append({"label": field, "values": frame[field]})
     dimensions += [
-        {"label": name, "values": frame[name], "tickformat": ".3s"} for name in (*objectives, "relative_recall")
+        {"label": name, "values": frame[name], "tickformat": ".2f" if frame[name].max() < 2 else ".3s"}
+        for name in dict.fromkeys((*objectives, "relative_recall"))
     ]
     line = {
         "color": frame["relative_recall"], "colorscale": "Cividis", "showscale": True,

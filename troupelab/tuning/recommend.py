@@ -46,7 +46,9 @@ def recommend(frame: pd.DataFrame, space: tuple[str, ...], embedder: str, least:
         raise InputError("recommend", "min_relative_recall", "a share from 0 to 1", found=repr(least)[:80])
     # Where there is one replicate alone, no interval is known, and the value itself has to do.
     sure = frame["relative_recall_low"].fillna(frame["relative_recall"])
-    order = frame.assign(sure=sure).sort_values(["bytes", "cost"], kind="stable")
+    # Among points that take the same, the one that keeps more.
+    less = frame.assign(sure=sure, lost=-sure).sort_values(["bytes", "cost", "lost", "regret"], kind="stable")
+    order = less.drop(columns="lost")
     enough = order[order["sure"] >= least]
     biggest = order["bytes"].max()
     if enough.empty:

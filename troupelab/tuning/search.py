@@ -27,7 +27,8 @@ def search(
     points: int,
     objectives: Sequence[str],
     maximise: Sequence[bool],
-    measure: Callable[[Sequence[Mapping[str, Number]]], Sequence[Sequence[float]]],
+    measure: Callable[[Sequence[Mapping[str, Number]]], Sequence[tuple[Sequence[float], list[dict[str, Any]]]]],
+    earlier: Callable[[Mapping[str, Number], list[dict[str, Any]]], object],
     *,
     seed: int,
     storage: str | Path | None,
@@ -39,7 +40,8 @@ def search(
         points: how many in all.
         objectives: their names.
         maximise: of each, whether more is better.
-        measure: gives the objectives of some points.
+        measure: gives the objectives of some points, and what they were computed from, which is kept beside them.
+        earlier: is told of each point that the storage has already.
         seed: of the sampler.
         storage: an SQLite file; None keeps nothing.
 
@@ -58,10 +60,15 @@ def search(
         storage=None if storage is None else f"sqlite:///{Path(storage).absolute()}",
         load_if_exists=True,
     )
-    while (left := points - len(study.trials)) > 0:
+    whole = [optuna.trial.TrialState.COMPLETE]  # not what an end in the midst of it left
+    for done in study.get_trials(states=whole):
+        earlier(done.user_attrs["limits"], done.user_attrs["rows"])
+    while (left := points - len(study.get_trials(states=whole))) > 0:
         trials = [study.ask() for _ in range(min(_TOGETHER, left))]
         drawn = [{name: _suggest(trial, name, values) for name, values in space.items()} for trial in trials]
-        for trial, told in zip(trials, measure(drawn), strict=True):
+        for trial, limits, (told, rows) in zip(trials, drawn, measure(drawn), strict=True):
+            trial.set_user_attr("limits", limits)
+            trial.set_user_attr("rows", rows)
             study.tell(trial, list(told))
 
 

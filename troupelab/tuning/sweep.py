@@ -62,7 +62,7 @@ def sweep(
         seeds: how many replicates (each draws facts of its own and the steps at which they are told, see `drawn_probes`), or which seeds; 0 for
             the facts of the run alone, without a replicate.
         workers: processes to share the work; None for as many as there are cores, 1 for none but this one. Runs that are in no folder are replayed here.
-        storage: an SQLite file to keep a search in, and to go on with it.
+        storage: an SQLite file to keep a search in, and to go on with it: what it has measured is not measured again.
         seed: of a search.
         progress: a bar; or a function, called with how many replays are done, and how many there are.
 
@@ -97,12 +97,16 @@ def sweep(
     total = todo * len(streams) * max(1, len(drawn))
     bar = _Bar(progress, total)
 
-    def measure(some: Sequence[Mapping[str, Number]]) -> list[list[float]]:
+    def measure(some: Sequence[Mapping[str, Number]]) -> list[tuple[list[float], list[dict[str, Any]]]]:
         done = sum(map(len, rows))
         found = working.run(some, lambda more, _: bar(done + more))
         told.extend(some)
         rows.extend(found)
-        return [[float(np.mean([row[name] for row in each])) for name in objectives] for each in found]
+        return [([float(np.mean([row[name] for row in each])) for name in objectives], each) for each in found]
+
+    def earlier(limits: Mapping[str, Number], measured: list[dict[str, Any]]) -> None:
+        told.append(limits)
+        rows.append(measured)
 
     try:
         for limits in grid(checked) if method == "grid" else ():
@@ -111,7 +115,7 @@ def sweep(
             measure(grid(checked))
         else:
             better = [name in MORE_IS_BETTER for name in objectives]
-            search(checked, points, objectives, better, measure, seed=seed, storage=storage)
+            search(checked, points, objectives, better, measure, earlier, seed=seed, storage=storage)
     finally:
         working.close()
         bar.close()
@@ -183,17 +187,12 @@ class Sweep:
     @property
     def replicates(self) -> pd.DataFrame:
         """A row for each point and replicate: the limits, `replicate` (recording/seed), and the columns that `COLUMNS` explains."""
-        import pandas as pd
-
-        return pd.DataFrame(
-            [{**point, **row} for point, each in zip(self.points, self._rows, strict=True) for row in each]
-        )
+        pairs = [(point, row) for point, each in zip(self.points, self._rows, strict=True) for row in each]
+        return self._with_limits([{**point, **row} for point, row in pairs], [point for point, _ in pairs])
 
     @property
     def frame(self) -> pd.DataFrame:
         """A row a point: the limits, and of each column the mean over replicates; of recall and relative recall with 95 % intervals (`_low`, `_high`)."""
-        import pandas as pd
-
         rows = []
         for point, each in zip(self.points, self._rows, strict=True):
             row: dict[str, Any] = dict(point)
@@ -205,9 +204,14 @@ class Sweep:
                 value, low, high = interval(values)
                 row[name] = value
                 if name in ("recall", "relative_recall"):
-                    row[f"{name}_low"], row[f"{name}_high"] = max(0.0, low), high
+                    row[f"{name}_low"], row[f"{name}_high"] = float(np.maximum(0.0, low)), high
             rows.append(row)
-        return pd.DataFrame(rows)
+        return self._with_limits(rows, self.points)
+
+    def _with_limits(self, rows: Sequence[Mapping[str, Any]], points: Sequence[Mapping[str, Number]]) -> pd.DataFrame:
+        import pandas as pd
+
+        return pd.DataFrame(rows).assign(**{name: _column([point[name] for point in points]) for name in self.space})
 
     def pareto(self) -> pd.DataFrame:
         """The points that no other is better than in all objectives, by the first of them."""
@@ -263,14 +267,15 @@ class Sweep:
 
         frame = self.replicates
         rows = []
-        for value in dict.fromkeys(frame[field].tolist()):
-            mine = frame[frame[field].isna()] if value is None or value != value else frame[frame[field] == value]
+        values = list(dict.fromkeys(point[field] for point in self.points))
+        for value in values:
+            mine = frame[frame[field].isna()] if value is None else frame[frame[field] == value]
             row: dict[str, Any] = {field: value}
             for name in ("recall", "relative_recall", "held", "regret", "bytes", "cost"):
                 means = mine.groupby("replicate")[name].mean().to_numpy(dtype=float)
                 row[name], row[f"{name}_low"], row[f"{name}_high"] = interval(means)
             rows.append(row)
-        return pd.DataFrame(rows)
+        return pd.DataFrame(rows).assign(**{field: _column(values)})
 
     def __repr__(self) -> str:
         replicates = len(self._rows[0]) if self._rows else 0
@@ -279,3 +284,10 @@ class Sweep:
     def _repr_html_(self) -> str:
         table = self.pareto().to_html(index=False, float_format=lambda value: f"{value:.3g}")
         return f"<code>{html.escape(repr(self))}</code><br>The Pareto front:{table}"
+
+
+def _column(values: Sequence[Number]) -> pd.Series[Any]:
+    """Limits as they were given: pandas would make floats of whole numbers beside None, and NaN of None."""
+    import pandas as pd
+
+    return pd.Series(values, dtype=object if any(value is None for value in values) else None)
