@@ -291,3 +291,23 @@ def test_figures_do_not_depend_on_the_order_of_values(folder, swept):
     )
     columns = [name for name in swept.frame.columns if name != "seconds"]
     assert turned.frame[columns][::-1].reset_index(drop=True).equals(swept.frame[columns])
+
+
+def test_what_would_go_is_what_one_keeps_better_than_the_other(folder):
+    """Against the replays' own lists: exactly the records whose tier is worse, none where limits are the same, each the other way round never twice."""
+    tight = {"recent_max_records": 5, "max_age_steps": 3}
+    gone = tl.would_go(folder, None, tight)
+    tiers = ["recent", "archive", "notes only", "dropped"]
+    ours, theirs = tl.replay(folder).records(), tl.replay(folder, tight).records()
+    worse = [
+        (one.agent, one.text, one.tier, other.tier)
+        for one, other in zip(ours.itertuples(), theirs.itertuples(), strict=True)
+        if tiers.index(one.tier) < tiers.index(other.tier)
+    ]
+    assert worse
+    assert [*gone[["agent", "text", "under_a", "under_b"]].itertuples(index=False, name=None)] == worse
+    assert (gone["under_b"] == "dropped").any()
+    assert tl.would_go(folder, tight, tight).empty
+    assert tl.would_go(folder, tight, None).empty
+    with pytest.raises(tl.LimitError, match="recent_max_rekords"):
+        tl.would_go(folder, None, {"recent_max_rekords": 5})

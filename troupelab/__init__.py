@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from troupelab.store import Store
     from troupelab.text.embed import Embedder, HashingEmbedder
     from troupelab.text.wordllama import WordLlamaEmbedder
+    from troupelab.tuning.differ import would_go
     from troupelab.tuning.replay import replay
     from troupelab.tuning.retention import retention
     from troupelab.tuning.stream import Stream
@@ -110,6 +111,7 @@ _HOMES = {
     "troupelab.tuning.replay": ("replay",),
     "troupelab.tuning.retention": ("retention",),
     "troupelab.tuning.stream": ("Stream",),
+    "troupelab.tuning.differ": ("would_go",),
     "troupelab.tuning.sweep": ("sweep",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -180,6 +182,7 @@ __all__ = [
     "side_by_side",
     "snapshot",
     "sweep",
+    "would_go",
 ]
 
 

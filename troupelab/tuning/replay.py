@@ -136,7 +136,7 @@ class Replayed:
 
     def recall(self) -> Retention:
         """What of the planted facts is found, and for how long; see `Retention`."""
-        return retention(self.recorder, embedder=self.stream.embedder_name)
+        return retention(self.recorder, embedder=self.stream.embedder_name or "words alone")
 
     def summary(self) -> dict[str, Any]:
         """The replay in numbers: peaks and sums over all agents."""

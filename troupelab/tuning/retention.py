@@ -268,7 +268,7 @@ class Retention:
         half = self.half_life_steps
         return (
             f"<Retention: recall {self.recall} of {self.questions} questions, held {self.held.value:.2f}, half-life "
-            f"{'none' if half is None else f'{half:.0f} steps'}, by {self.embedder or 'words alone'}>"
+            f"{'none' if half is None else f'{half:.0f} steps'}{f', by {self.embedder}' if self.embedder else ''}>"
         )
 
     def _repr_html_(self) -> str:
@@ -280,7 +280,7 @@ def retention(recorder: Recorded, *, embedder: str = "") -> Retention:
 
     Args:
         recorder: its recorder.
-        embedder: the name of what compared texts.
+        embedder: the name of what compared texts, to be told with the figures.
 
     >>> from troupelab.models.scripted import ScriptedModel
     >>> from troupelab.run import Run
