@@ -119,7 +119,7 @@ def test_panels_draw_what_the_recorder_holds(agents: int) -> None:
     panels = Panels(run)
     assert all(panel.empty for panel in panels)
     panels.read()
-    assert {panel.name for panel in panels if panel.empty} == {"cache", "process"}
+    assert {panel.name for panel in panels if panel.empty} == {"recall", "cache", "process"}
 
     memory = run.recorder.read("memory").columns
     latest = dict(zip(memory["agent"].tolist(), memory["recent_records"].tolist(), strict=True))

@@ -25,6 +25,7 @@ from troupelab.events import (
     Evicted,
     Failed,
     MemorySized,
+    ProbeAsked,
     ProcessSampled,
 )
 from troupelab.limits import Limits
@@ -344,6 +345,7 @@ def test_panels_are_bounded_for_any_number_of_agents(agents: int) -> None:
         run.recorder.emit(ProcessSampled(number * 15.0, 10**8, 1.0, 1, 0, 10**7))
         run.recorder.emit(Failed(number * 15.0, 0, -1, KINDS[number % 8], "", 1))
         run.recorder.emit(called(number * 15.0, "cache"))
+        run.recorder.emit(asked(number * 15.0, number, 0, found=number % 3 > 0, age=number % 30))
     panels = Panels(run)
     panels.read()
     for panel in panels:
@@ -382,3 +384,61 @@ def test_sums_over_agents_are_of_what_each_told_last(rows: list[tuple[int, int, 
         if 0 <= who < 3:
             last[who] = number
     assert (sums.bins["size"][-1] if sums.bins.count else 0) == sum(last.values())
+
+
+def asked(at_s: float, step: int, agent: int, *, found: bool, held: bool = True, age: int = 3) -> ProbeAsked:
+    """An answer to a question about a planted fact."""
+    return ProbeAsked(
+        at_s, step, agent, "ferry", 0, age, 1 if found else 0, "recent" if found else "", "recent" if held else "", 0, 5, False
+    )  # fmt: skip
+
+
+def test_recall_is_the_share_of_questions_that_found_their_fact() -> None:
+    """Points are shares of what was asked since the point before, bands lie around them, and what is old has a line of its own."""
+    first: list[Event] = [asked(1.0, 5, number % 3, found=number % 2 == 0) for number in range(12)]
+    then: list[Event] = [asked(9.0, 15, number % 3, found=number < 3, held=number < 6, age=12) for number in range(12)]
+    recall = shown([*first, *then]).recall
+    assert trace(recall, "found").y.tolist() == [50, 25]
+    assert trace(recall, "held").y.tolist() == [100, 50]
+    assert trace(recall, "old").y.tolist() == [25]
+    assert (trace(recall, "low").y <= trace(recall, "found").y).all()
+    assert (trace(recall, "high").y >= trace(recall, "found").y).all()
+    assert recall.recall_now()[0] == 0.25
+    assert "held 50 %" in told(recall)
+    assert "now 25 ±" in recall.settings()["title.text"]
+
+
+def test_recall_waits_until_somebody_was_asked() -> None:
+    """Before that, and for answers of agents that there are not, it says what will appear."""
+    for events in ([], [asked(1.0, 5, 99, found=True)]):
+        recall = shown(events).recall
+        assert recall.empty
+        assert len(trace(recall, "found").x) == 0
+        assert all(math.isnan(value) for value in recall.recall_now())
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 500), st.integers(0, 2), st.booleans()), min_size=1, max_size=60))
+def test_every_question_is_in_one_point(answers: list[tuple[float, int, bool]]) -> None:
+    """However they are spread over time: the points' questions and finds are all of them, and every share is one."""
+    recall = shown([asked(at_s, 1, agent, found=found) for at_s, agent, found in sorted(answers)]).recall
+    _, counts = recall._points()
+    assert counts["asked"].sum() == len(answers)
+    assert counts["found"].sum() == sum(found for *_, found in answers)
+    assert all(0 <= y <= 100 for y in trace(recall, "found").y)
+    assert (np.diff(trace(recall, "found").x) >= 0).all()
+
+
+def test_a_real_runs_last_recall_is_what_its_frame_says() -> None:
+    """The panel's points have all questions of a run, as pandas counts them."""
+    import troupelab as tl
+
+    run = tl.Run("product_launch", tl.ScriptedModel(seed=7, latency_s=0.0), steps=25, seed=7).start().wait(60)
+    panels = Panels(run)
+    panels.read()
+    frame = run.frames.probes
+    _, counts = panels.recall._points()
+    assert counts["asked"].sum() == len(frame) > 50
+    assert counts["found"].sum() == (frame["rank"] > 0).sum()
+    assert counts["held"].sum() == (frame["held"] != "").sum()
+    assert counts["old found"].sum() == ((frame["rank"] > 0) & (frame["age_steps"] >= 10)).sum()

@@ -15,6 +15,7 @@ from troupelab.dashboard.latency_panel import LatencyPanel
 from troupelab.dashboard.memory_panel import MemoryPanel
 from troupelab.dashboard.panel import Clock, Feed, News, Panel, PanelGroup
 from troupelab.dashboard.process_panel import ProcessPanel
+from troupelab.dashboard.recall_panel import RecallPanel
 from troupelab.dashboard.remembered_panel import RememberedPanel
 from troupelab.dashboard.shown import Shown
 from troupelab.dashboard.throughput_panel import ThroughputPanel
@@ -39,6 +40,7 @@ class Panels(PanelGroup):
         self.latency = LatencyPanel(run, clock, height=USUAL)
         self.throughput = ThroughputPanel(run, clock, height=USUAL)
         self.remembered = RememberedPanel(run, clock, height=USUAL)
+        self.recall = RecallPanel(run, clock, height=SHORT)
         self.cache = CachePanel(run, clock, height=SHORT)
         self.cost = CostPanel(run, clock, height=SHORT)
         self.errors = ErrorsPanel(run, clock, height=SHORT)
@@ -48,7 +50,7 @@ class Panels(PanelGroup):
 
     def __iter__(self) -> Iterator[Panel]:
         yield from (self.memory, self.tiers, self.consolidations, self.latency, self.throughput, self.remembered)
-        yield from (self.cache, self.cost, self.errors, self.process)
+        yield from (self.recall, self.cache, self.cost, self.errors, self.process)
 
     def read(self) -> News:
         """Take in what is new in the recorder, and hand it on."""
