@@ -34,21 +34,9 @@ _QUICKSTART = "01_quickstart.ipynb"
 _FIRST_PORT = 8888
 _REHEARSE = "rehearse"
 _BENCHMARKS = (
-    "engine",
-    "memory",
-    "retrieval",
-    "client",
-    "cache",
-    "parse",
-    "semantic",
-    "stages",
-    "follow",
-    "faults",
-    "order",
-    "kill",
-    "tinytroupe",
-    "dashboard",
-)
+    "engine", "memory", "retrieval", "client", "cache", "parse", "semantic", "stages", "follow", "faults", "order", "kill", "tinytroupe", "dashboard",
+    "replay",
+)  # fmt: skip
 _TABLE = (
     "state", "order", "agents", "steps", "acts", "acts_lost", "calls", "requests", "cached", "tokens_in", "tokens_out", "cost_usd", "records", "merged", "archived", "consolidations", "notes", "errors", "latency_p50_s",
     "latency_p95_s", "wall_s", "efficiency", "peak_rss_mb", "transcript_sha256",
