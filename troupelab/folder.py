@@ -12,37 +12,54 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from troupelab._share import shared_folder
 from troupelab.engine.handover import Handover
 from troupelab.engine.interventions import Intervention
 from troupelab.engine.keeper import Keeper
 from troupelab.engine.options import Options
 from troupelab.engine.past import DERIVED, Past
-from troupelab.errors import CheckpointError, LimitError, RunError, StoreError, WorldError
+from troupelab.errors import (
+    CheckpointError,
+    LimitError,
+    RunError,
+    StoreError,
+    StoreFullError,
+    StoreLockedError,
+    WorldError,
+)
 from troupelab.limits import Limits
 from troupelab.livelimits import LiveLimits
 from troupelab.models.model import Model
 from troupelab.models.scripted import ScriptedModel
 from troupelab.people.world import World
-from troupelab.telemetry.journal import FORMAT, Header, read_header, write_past
+from troupelab.store.look import look_into
+from troupelab.telemetry.journal import FORMAT, ActRow, Header, Row, read_header, read_rows, write_past
 from troupelab.text.embed import Embedder
 
 if TYPE_CHECKING:
     from troupelab.store import Store
 
 __all__ = [
+    "MAX_ACTS",
+    "MAX_BYTES",
     "RUN_FILE",
     "RunFile",
     "check_past",
+    "find_folder",
     "make_header",
     "model_of",
     "new_store",
     "open_store",
+    "read_folder",
     "read_setup",
     "recipe",
 ]
 
 RUN_FILE = "run.sqlite"
 """What a run's file is called in its folder."""
+MAX_ACTS = 1_000_000
+MAX_BYTES = 2 << 30
+"""What a recording may be where nobody says otherwise: many times what an hour of a hundred agents leaves."""
 
 
 def open_store(file: Path | None) -> Store:
@@ -245,3 +262,41 @@ def check_past(
             f"{folder}: {past.next_step} steps have begun to be played: steps must be at least as many, not {steps}; "
             "a fork can begin at an earlier one"
         )
+
+
+def find_folder(source: str | Path) -> Path:
+    """A run's folder: as it is given, or by the name of a recording that ships with the package."""
+    shipped = shared_folder("data") / "recordings" / source
+    is_name = isinstance(source, str) and source.isidentifier() and not Path(source).exists()
+    return shipped if is_name and shipped.is_dir() else Path(source)
+
+
+def read_folder(folder: Path, *, max_acts: int = MAX_ACTS, max_bytes: int = MAX_BYTES) -> tuple[Header, list[Row]]:
+    """What a folder's file says of its run; no more than it may be."""
+    file = folder / RUN_FILE
+    if not file.is_file():
+        raise CheckpointError(f"{folder} holds no run: there is no {RUN_FILE} in it")
+    if (size := file.stat().st_size) > max_bytes:
+        raise CheckpointError(
+            f"{file} has {size} bytes, more than max_bytes={max_bytes}: raise that, if you trust the file"
+        )
+    rows: list[Row] = []
+    acts = 0
+    try:
+        with look_into(file) as look:
+            if (header := read_header(look)) is None:
+                raise CheckpointError(
+                    f"{file} holds no run: it ended before it had begun, or the file is of another use"
+                )
+            for row in read_rows(look, max_bytes=max_bytes):
+                acts += isinstance(row, ActRow)
+                if acts > max_acts:
+                    raise CheckpointError(
+                        f"{file} has more than max_acts={max_acts} acts: raise that, if you trust the file"
+                    )
+                rows.append(row)
+            return header, rows
+    except StoreFullError as error:
+        raise CheckpointError(str(error)) from error
+    except StoreLockedError as error:
+        raise StoreLockedError(f"the run in {folder} still goes on: wait for its end, or stop it ({error})") from error

@@ -21,14 +21,13 @@ from troupelab._collector import collecting_less
 from troupelab.engine.actor import Actor
 from troupelab.engine.past import Past
 from troupelab.engine.standing import ENDED
-from troupelab.errors import CheckpointError, ModelSetupError, StoreLockedError
+from troupelab.errors import CheckpointError, ModelSetupError
 from troupelab.events import Alerted, LimitChanged
-from troupelab.folder import RUN_FILE, new_store, read_setup
+from troupelab.folder import MAX_ACTS, MAX_BYTES, RUN_FILE, find_folder, new_store, read_folder, read_setup
 from troupelab.livelimits import FixedLimits, LiveLimits
 from troupelab.models.model import Reply, Request
 from troupelab.results import Progress
 from troupelab.run import Run
-from troupelab.store.look import look_into
 from troupelab.telemetry.journal import (
     ActRow,
     EventRow,
@@ -36,8 +35,6 @@ from troupelab.telemetry.journal import (
     LimitRow,
     Row,
     StateRow,
-    read_header,
-    read_rows,
     write_past,
 )
 from troupelab.text.embed import Embedder, HashingEmbedder
@@ -51,7 +48,7 @@ if TYPE_CHECKING:
     from troupelab.telemetry.frames import Frames
     from troupelab.telemetry.recorder import Recorder
 
-__all__ = ["Recording", "embedder_of", "read_folder"]
+__all__ = ["Recording", "embedder_of"]
 
 BROKEN_OFF = "broken off"
 _TELL_EVERY_S = 0.25
@@ -96,24 +93,30 @@ class Recording:
         embedder: Embedder | Literal["same"] | None = "same",
         progress: Callable[[int, int], object] | None = None,
         max_rows: int = 262_144,
+        max_acts: int = MAX_ACTS,
+        max_bytes: int = MAX_BYTES,
     ) -> Self:
         """Read a run back; its file is not changed, and no model is called. It takes about a millisecond of CPU an act, more where many hear each other.
 
+        The folder may be one that somebody else sent: nothing in it is run, and what is cut short, of another version or made up is refused.
+
         Args:
-            folder: of a run that is not open anywhere now.
+            folder: of a run that is not open anywhere now; or the name of a recording that ships with the package.
             embedder: what compared texts in the run, where it was one of your own; "same" for what the run says that it was.
             progress: is called now and then with how many acts have been read, and how many there are; `print` will do.
             max_rows: as for a run.
+            max_acts: how many acts the run may have had.
+            max_bytes: how large its file may be, and what stands in its journal when unpacked.
 
         Raises:
-            CheckpointError: there is no run in the folder, or what is there cannot be a run's past.
+            CheckpointError: there is no run in the folder, what is there cannot be a run's past, or it is larger than it may be.
             StoreLockedError: the run still goes on, in this process or another.
             StoreVersionError: another version of TroupeLab wrote it.
             StoreCorruptError: something in it is missing or changed.
             StoreError: it cannot be read, or there is no room for what is read.
         """
-        where = Path(folder)
-        header, rows = read_folder(where)
+        where = find_folder(folder)
+        header, rows = read_folder(where, max_acts=max_acts, max_bytes=max_bytes)
         store = new_store(None)
         try:
             write_past(store, header, rows)
@@ -297,22 +300,6 @@ class _Retold(Actor):
 
     async def restore(self, row: StateRow) -> None:
         """Pass over what an agent remembered."""
-
-
-def read_folder(folder: Path) -> tuple[Header, list[Row]]:
-    """What a folder's file says of its run."""
-    file = folder / RUN_FILE
-    if not file.is_file():
-        raise CheckpointError(f"{folder} holds no run: there is no {RUN_FILE} in it")
-    try:
-        with look_into(file) as look:
-            if (header := read_header(look)) is None:
-                raise CheckpointError(
-                    f"{file} holds no run: it ended before it had begun, or the file is of another use"
-                )
-            return header, list(read_rows(look))
-    except StoreLockedError as error:
-        raise StoreLockedError(f"the run in {folder} still goes on: wait for its end, or stop it ({error})") from error
 
 
 def embedder_of(header: Header) -> Embedder | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from troupelab._platform import lock_file, unlock_file
 from troupelab.errors import StoreCorruptError, StoreError, StoreLockedError
 from troupelab.store.file import (
     MODULUS,
+    SCHEMA,
     SELECT_PAYLOADS,
     SELECT_ROWS,
     Block,
@@ -130,8 +132,10 @@ def open_to_write(
         if not path.exists():
             create(path)
         check_kind_of_file(path)
+        _refuse_links_to_elsewhere(path)
         connection = undo.enter_context(contextlib.closing(connect(path, write=True)))
         migrate(connection, path)
+        refuse_foreign_schema(connection, path)
         if pragma(connection, "journal_mode=WAL") != "wal" or pragma(connection, "auto_vacuum") != 2:
             raise StoreError(f"{path} cannot be written as a store: its folder or its header does not allow it")
         # FULL: what was acknowledged survives a loss of power. A temporary store does not survive the process anyway.
@@ -186,10 +190,36 @@ def opened_to_look(path: Path, *, beside_writer: bool = True) -> Iterator[sqlite
             pass
         if not beside_writer:
             check_kind_of_file(path)
+        _refuse_links_to_elsewhere(path)
         immutable = alone and not path.with_name(path.name + "-wal").exists()
         connection = stack.enter_context(contextlib.closing(connect(path, write=False, immutable=immutable)))
+        refuse_foreign_schema(connection, path)
         connection.execute("BEGIN")  # one state of the file for all questions, whatever a writer does meanwhile
         yield connection
+
+
+def _refuse_links_to_elsewhere(path: Path) -> None:
+    """SQLite opens what lies beside a file by these names, and would wait for ever for who writes into a pipe."""
+    for suffix in ("-wal", "-shm", "-journal"):
+        beside = path.with_name(path.name + suffix)
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISREG(beside.lstat().st_mode):
+                raise StoreError(
+                    f"{beside} is no file: nothing of that name is written by a store; remove it, or do not trust {path}"
+                )
+
+
+def refuse_foreign_schema(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse tables that no store has: a view, a trigger or a computed column in the place of ours would run what somebody else wrote.
+
+    Raises:
+        StoreError: there are such; the message names the first.
+    """
+    for kind, name, statement in connection.execute("SELECT type, name, sql FROM sqlite_master"):
+        if statement not in (*SCHEMA, None):
+            raise StoreError(
+                f"{path} is not a store of TroupeLab: it has a {kind} {name[:40]!r} that no store has; choose another path"
+            )
 
 
 def verify(path: Path) -> list[str]:

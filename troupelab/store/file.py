@@ -296,6 +296,7 @@ def connect(path: Path, *, write: bool, immutable: bool = False, mmap_bytes: int
     # A damaged length must not make SQLite ask for a gigabyte.
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_PAYLOAD_BYTES + (1 << 20))
     try:
+        connection.execute("PRAGMA trusted_schema=OFF")
         if not write:
             connection.execute("PRAGMA query_only=ON")
             connection.execute("PRAGMA cache_size=-512")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from troupelab.errors import StoreCorruptError, StoreVersionError
+from troupelab.errors import StoreCorruptError, StoreFullError, StoreVersionError
 from troupelab.events import FAMILIES, Event
 
 if TYPE_CHECKING:
@@ -344,21 +344,33 @@ def read_header(store: Store | Look) -> Header | None:
                 f"{store.path}: the run in it has format {version}, this TroupeLab reads {FORMAT}: use the one that wrote it"
             )
         return _read_header(_read(store, _HEADER, blocks[-1].number))
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise StoreVersionError(f"{store.path}: what the run in it is cannot be read ({error})") from error
 
 
-def read_rows(store: Store | Look) -> Iterator[Row]:
+def read_rows(store: Store | Look, *, max_bytes: int | None = None) -> Iterator[Row]:
     """All rows of a run, oldest first.
 
+    Args:
+        store: what holds them.
+        max_bytes: how much they may be, unpacked; None for no limit.
+
     Raises:
+        StoreFullError: there is more than `max_bytes`.
         StoreVersionError: a row is of a kind that this TroupeLab does not know.
         StoreCorruptError: what it holds is not what was written.
     """
+    taken = 0
     for block in store.blocks(_JOURNAL):
+        packed = _read(store, _JOURNAL, block.number)
+        taken += len(packed)
+        if max_bytes is not None and taken > max_bytes:
+            raise StoreFullError(
+                f"{store.path}: its journal is more than max_bytes={max_bytes}: raise that, if you trust the file"
+            )
         try:
-            yield from _read_rows(_read(store, _JOURNAL, block.number))
-        except msgspec.MsgspecError as error:
+            yield from _read_rows(packed)
+        except (msgspec.MsgspecError, RecursionError) as error:
             raise StoreVersionError(f"{store.path}: a row of the journal cannot be read ({error})") from error
 
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from troupelab.engine.past import Past
 from troupelab.errors import CheckpointError
-from troupelab.folder import new_store, read_setup
-from troupelab.recording import Recording, embedder_of, read_folder
+from troupelab.folder import find_folder, new_store, read_folder, read_setup
+from troupelab.recording import Recording, embedder_of
 from troupelab.run import Run
 from troupelab.telemetry.journal import Header, Row, read_rows, write_past
 from troupelab.text.embed import Embedder, Vectors
@@ -110,7 +110,7 @@ class Stream:
             header, rows, embedder = *_rows_of(source), source._embedder
             folder, told = source.folder if source._file.is_closed else None, source.name
         else:
-            folder = source.folder if isinstance(source, Recording) else Path(source)
+            folder = source.folder if isinstance(source, Recording) else find_folder(source)
             header, rows = read_folder(folder)
             embedder, told = embedder_of(header), str(folder)
         with new_store(None) as store:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from troupelab._share import shared_folder
 from troupelab.errors import InputError
 from troupelab.tuning import charts
 from troupelab.tuning.pareto import front
@@ -87,7 +86,7 @@ def sweep(
     if type(points) is not int or points < 1:
         raise InputError("sweep", "points", "a whole number from 1", found=repr(points)[:80])
     drawn: list[int | None] = [*range(1, seeds + 1)] if isinstance(seeds, int) else [*seeds]
-    streams = [Stream.of(_shipped(each)) for each in _several(source)]
+    streams = [Stream.of(each) for each in _several(source)]
     cores = os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()
     todo = math.prod(len(values) for values in checked.values()) if method == "grid" else points
     count = min(workers or cores or 1, todo * len(streams) * max(1, len(drawn)))
@@ -132,15 +131,6 @@ def _several(source: Any) -> list[Any]:
     if not several:
         raise InputError("sweep", "source", "a recording, its folder, a run, or several", found="none")
     return several
-
-
-def _shipped(source: Any) -> Any:
-    """A recording's folder by the name of one that ships with the package; whatever else as it is."""
-    if isinstance(source, str) and not Path(source).exists():
-        folder = shared_folder("data") / "recordings" / source
-        if source.isidentifier() and folder.is_dir():
-            return folder
-    return source
 
 
 class _Bar:
