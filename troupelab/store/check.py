@@ -134,8 +134,8 @@ def open_to_write(
         check_kind_of_file(path)
         _refuse_links_to_elsewhere(path)
         connection = undo.enter_context(contextlib.closing(connect(path, write=True)))
-        migrate(connection, path)
         refuse_foreign_schema(connection, path)
+        migrate(connection, path)
         if pragma(connection, "journal_mode=WAL") != "wal" or pragma(connection, "auto_vacuum") != 2:
             raise StoreError(f"{path} cannot be written as a store: its folder or its header does not allow it")
         # FULL: what was acknowledged survives a loss of power. A temporary store does not survive the process anyway.
