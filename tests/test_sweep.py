@@ -311,3 +311,11 @@ def test_what_would_go_is_what_one_keeps_better_than_the_other(folder):
     assert tl.would_go(folder, tight, None).empty
     with pytest.raises(tl.LimitError, match="recent_max_rekords"):
         tl.would_go(folder, None, {"recent_max_rekords": 5})
+
+
+def test_a_recording_ships_with_the_package() -> None:
+    """By its name it is opened, replayed exactly and swept; it is no larger than it may be."""
+    with tl.Recording.open("product_launch") as recording:
+        assert (recording.state, recording.steps) == ("done", 60)
+        assert (recording.folder / "run.sqlite").stat().st_size < 5_000_000
+    assert tl.replay("product_launch").exact
